@@ -1,0 +1,3 @@
+//! The boundary to Node: marshals and nothing else.
+
+pub mod cli;

@@ -1,0 +1,1 @@
+//! Heap snapshots: parser, graph, dominators, suspects, comparison, redaction. Pure but for opening files.

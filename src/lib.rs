@@ -1,0 +1,15 @@
+//! leakguard guards a Node.js process against memory leaks from inside it, and reads V8 heap snapshots.
+//!
+//! The guard: a native thread samples memory, judges growth and leaves evidence (see `sampler`). The
+//! analyzer: a command line that opens, compares and draws heap snapshots (see `cli`). Everything that
+//! decides is pure and compiles without Node; only `addon` names Node-API.
+
+// A unit test binary is not loaded by Node: the boundary would leave unresolved symbols in it.
+#[cfg(not(test))]
+mod addon;
+
+pub mod cli;
+pub mod heap;
+pub mod probe;
+pub mod report;
+pub mod sample;

@@ -1,0 +1,1 @@
+//! Process figures: one contract, one implementation per platform.

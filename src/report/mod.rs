@@ -1,0 +1,1 @@
+//! One report model, several outputs: text, JSON, HTML.
