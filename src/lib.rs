@@ -9,7 +9,12 @@
 mod addon;
 
 pub mod cli;
+pub mod config;
+pub mod detect;
 pub mod heap;
+pub mod metric;
 pub mod probe;
 pub mod report;
 pub mod sample;
+pub mod series;
+pub mod stats;
