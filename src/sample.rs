@@ -8,6 +8,77 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u64);
 
+/// One isolate under guard: the main thread, or a worker that loaded leakguard. Numbered in the order in
+/// which they came; a number is not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IsolateId(pub u32);
+
+/// Figures of one isolate, read by its JS thread.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IsolateReading {
+    /// Heap in use, garbage included, bytes.
+    pub heap_used_bytes: Option<f64>,
+    /// Heap committed, bytes.
+    pub heap_total_bytes: Option<f64>,
+    /// V8's limit for the heap, bytes.
+    pub heap_limit_bytes: Option<f64>,
+    /// External memory V8 accounts for, ArrayBuffers included, bytes.
+    pub external_bytes: Option<f64>,
+    /// ArrayBuffers, bytes.
+    pub array_buffers_bytes: Option<f64>,
+    /// Share of the time since the last reading in which the event loop was busy, 0 to 1.
+    pub loop_utilization: Option<f64>,
+    /// Active libuv handles that can leak: sockets, pipes, processes, watchers.
+    pub handles: Option<f64>,
+    /// Pending JavaScript timers.
+    pub timers: Option<f64>,
+    /// Whether this was read directly after a major GC.
+    pub after_gc: bool,
+}
+
+/// The heap just after a major GC.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LiveHeapReading {
+    /// Heap in use, bytes.
+    pub bytes: f64,
+    /// How long the GC's last step stopped the loop, milliseconds.
+    pub pause_ms: f64,
+}
+
+/// Listeners of one event on one emitter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerCount {
+    /// Names this emitter and event within the isolate, for as long as the emitter lives.
+    pub key: u32,
+    /// Class of the emitter.
+    pub emitter: String,
+    /// The event.
+    pub event: String,
+    /// Listeners now.
+    pub count: u64,
+    /// The code that adds them, where a stack was taken.
+    pub site: Option<Site>,
+}
+
+/// A place in the app's code.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Site {
+    /// Function, empty if it has no name.
+    pub function: String,
+    /// Path or URL of the file.
+    pub file: String,
+    /// From 1.
+    pub line: u32,
+    /// From 1.
+    pub column: u32,
+}
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
 /// Figures of the whole process, read by the native thread.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessSample {

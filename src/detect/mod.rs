@@ -1,1 +1,103 @@
-//! x
+//! Judging growth. `RULES` says which series are judged and how; `growth` holds the one test they share.
+//! Pure: time is an argument, and a verdict carries its numbers.
+
+mod growth;
+
+pub use growth::{Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
+
+use crate::config::{Config, HOUR_MS};
+use crate::metric::SeriesId;
+
+/// Longest time over which a count must grow by its rate to be worth a finding on a shorter rung. Counts
+/// are small and clean, so that they need not wait for the memory window; at the default of 10/min this
+/// asks for 50 more. Raising it delays fast leaks, lowering it lets bursts of connections through.
+pub const COUNT_WINDOW_MS: u64 = 5 * 60_000;
+
+/// Which value of a cell of time is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistic {
+    /// The mean: for readings that are clean already (after a major GC).
+    Mean,
+    /// The minimum: for gauges that follow traffic, of which only the floor can leak.
+    Min,
+}
+
+/// How one series is judged. Rates are per hour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The series.
+    pub series: SeriesId,
+    /// Growth per hour that counts as a leak from `window_ms` on.
+    pub rate: f64,
+    /// From this rung on the rate alone decides; on a shorter rung the growth over it must reach `amount`.
+    pub window_ms: u64,
+    /// Growth that a rung shorter than the window must hold.
+    pub amount: f64,
+    /// Which value of a cell is judged.
+    pub statistic: Statistic,
+    /// Whether the series must also have doubled over the rung: for counts that follow traffic.
+    pub doubling: bool,
+    /// Evaluations that must agree.
+    pub confirm: u32,
+    /// Only rungs of at least this length are judged.
+    pub shortest_ms: u64,
+}
+
+impl Rule {
+    /// Slope per hour that a rung of `window_ms` must reach.
+    pub fn threshold(&self, window_ms: u64) -> f64 {
+        if window_ms < self.window_ms {
+            self.amount / (window_ms as f64 / HOUR_MS)
+        } else {
+            self.rate
+        }
+    }
+}
+
+/// The rule for a series under these settings; `None` for those that are reported and never judged.
+pub fn rule(series: SeriesId, config: &Config) -> Option<Rule> {
+    let memory = |rate: f64| Rule {
+        series,
+        rate,
+        window_ms: config.window_ms,
+        amount: rate * config.window_ms as f64 / HOUR_MS,
+        statistic: Statistic::Mean,
+        doubling: false,
+        confirm: config.confirm,
+        shortest_ms: 0,
+    };
+    let count = |rate: f64, statistic: Statistic, doubling: bool| {
+        let window_ms = config.window_ms.min(COUNT_WINDOW_MS);
+        Rule {
+            series,
+            rate,
+            window_ms,
+            amount: rate * window_ms as f64 / HOUR_MS,
+            statistic,
+            doubling,
+            confirm: config.confirm,
+            shortest_ms: 0,
+        }
+    };
+    Some(match series {
+        SeriesId::LiveHeap => memory(config.growth_rate),
+        SeriesId::ArrayBuffers | SeriesId::External => memory(config.native_rate),
+        // Resident memory is noisy: only over the whole window, and once more agreed than the rest.
+        SeriesId::Native => Rule {
+            statistic: Statistic::Min,
+            confirm: config.confirm + 1,
+            shortest_ms: config.window_ms,
+            ..memory(config.native_rate)
+        },
+        SeriesId::Listeners => count(config.listener_rate, Statistic::Min, false),
+        SeriesId::Threads => count(config.handle_rate, Statistic::Min, false),
+        SeriesId::Fds | SeriesId::Handles | SeriesId::Timers => {
+            count(config.handle_rate, Statistic::Min, true)
+        }
+        SeriesId::Rss
+        | SeriesId::HeapUsed
+        | SeriesId::HeapTotal
+        | SeriesId::CgroupUsed
+        | SeriesId::LoopUtilization => return None,
+    })
+}

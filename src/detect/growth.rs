@@ -1,0 +1,394 @@
+//! The growth test: does a series rise steadily, fast enough, and does it still rise? Theil-Sen slope over
+//! a window, Mann-Kendall significance, plateau veto, and agreement of evaluations that each bring new
+//! readings; on a ladder of windows at once, so that a fast leak does not wait for the long one.
+
+use super::{Rule, Statistic};
+use crate::config::HOUR_MS;
+use crate::metric::SeriesId;
+use crate::sample::Millis;
+use crate::series::{Point, Series};
+use crate::stats;
+
+/// Windows judged beside the configured one, milliseconds. Each is about twice the one before, so that a
+/// leak waits at most twice as long as the best window for its slope would make it.
+const LADDER_MS: [u64; 12] = [
+    30_000, 60_000, 120_000, 300_000, 600_000, 1_200_000, 2_400_000, 4_800_000, 10_800_000,
+    21_600_000, 43_200_000, 86_400_000,
+];
+
+/// Readings a window must hold to be judged. Nine are hardly better than five (28 of 32 leaks found); six
+/// keep the significance test able to reach 0.05 with one reading out of line.
+pub const MIN_READINGS: u64 = 6;
+
+/// Cells a window is reduced to. Bounds the quadratic slope estimate at 276 pairs.
+const CELLS: usize = 24;
+
+/// Probability of a trend by chance above which a rise is not believed.
+const SIGNIFICANCE: f64 = 0.05;
+
+/// Part of the window that readings must span.
+const COVERAGE: f64 = 0.75;
+
+/// Plateau veto: the later half must still rise at this part of the threshold ...
+const PLATEAU_OF_THRESHOLD: f64 = 0.5;
+/// ... and at this part of the whole slope.
+const PLATEAU_OF_SLOPE: f64 = 0.4;
+
+/// The windows to judge for a rule: the ladder's, and the rule's own.
+pub fn ladder(rule: &Rule) -> Vec<u64> {
+    let own = rule.window_ms;
+    let mut rungs: Vec<u64> = LADDER_MS
+        .into_iter()
+        // A rung almost as long as the window would only ask the same question twice.
+        .filter(|&rung| rung * 3 <= own * 2 || rung * 2 >= own * 3)
+        .chain([own])
+        .filter(|&rung| rung >= rule.shortest_ms)
+        .collect();
+    rungs.sort_unstable();
+    rungs
+}
+
+/// The numbers behind a verdict. Rates are per hour, values in the unit of the series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// What grows.
+    pub series: SeriesId,
+    /// The window it was judged over, milliseconds.
+    pub window_ms: u64,
+    /// Theil-Sen slope.
+    pub slope_per_hour: f64,
+    /// The same over the later half.
+    pub later_slope_per_hour: f64,
+    /// Slope that had to be reached.
+    pub threshold_per_hour: f64,
+    /// Growth that had to be reached over this window.
+    pub amount: f64,
+    /// Mann-Kendall probability of such a rise by chance.
+    pub p_value: f64,
+    /// Readings in the window.
+    pub readings: u64,
+    /// The fitted line's value at the window's start.
+    pub first: f64,
+    /// The fitted line's value at its end.
+    pub last: f64,
+    /// Evaluations that agreed so far, this one included.
+    pub agreed: u32,
+    /// When the window ends.
+    pub at: Millis,
+}
+
+/// What one evaluation of a window says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// Too few readings, or they span too little of the window.
+    TooFew {
+        /// Readings there are.
+        readings: u64,
+    },
+    /// Not a leak: the first condition that failed, in words.
+    Quiet(&'static str, Evidence),
+    /// Every condition holds.
+    Growing(Evidence),
+}
+
+/// Judges the window that ends at `now`. Pure and stateless: agreement is the detector's business.
+pub fn judge(rule: &Rule, series: &Series, window_ms: u64, now: Millis) -> Judgement {
+    let from = Millis(now.0.saturating_sub(window_ms));
+    let points = series.window(from, now, CELLS);
+    let readings: u64 = points.iter().map(|point| point.count).sum();
+    let span = match (points.first(), points.last()) {
+        (Some(first), Some(last)) => last.at.0 - first.at.0,
+        _ => 0,
+    };
+    if (points.len() as u64) < MIN_READINGS || (span as f64) < COVERAGE * window_ms as f64 {
+        return Judgement::TooFew { readings };
+    }
+    let value = |point: &Point| match rule.statistic {
+        Statistic::Mean => point.mean,
+        Statistic::Min => point.min,
+    };
+    let line: Vec<(f64, f64)> =
+        points.iter().map(|point| (hours(from, point.at), value(point))).collect();
+    let values: Vec<f64> = line.iter().map(|(_, y)| *y).collect();
+    let (Some(whole), Some(later)) =
+        (stats::theil_sen(&line), stats::theil_sen(&line[line.len() / 2..]))
+    else {
+        return Judgement::TooFew { readings };
+    };
+    let width = window_ms as f64 / HOUR_MS;
+    let threshold = rule.threshold(window_ms);
+    let evidence = Evidence {
+        series: rule.series,
+        window_ms,
+        slope_per_hour: whole.slope,
+        later_slope_per_hour: later.slope,
+        threshold_per_hour: threshold,
+        amount: threshold * width,
+        p_value: stats::mann_kendall_rising(&values),
+        readings,
+        first: whole.at(0.0),
+        last: whole.at(width),
+        agreed: 0,
+        at: now,
+    };
+    // In the order in which they are cheap to explain.
+    let quiet = if evidence.slope_per_hour < threshold {
+        Some("slower than the threshold")
+    } else if evidence.p_value >= SIGNIFICANCE {
+        Some("not told from noise")
+    } else if later.slope < (PLATEAU_OF_THRESHOLD * threshold).max(PLATEAU_OF_SLOPE * whole.slope) {
+        Some("levelling off")
+    } else if rule.doubling && !doubled(&values) {
+        Some("not doubled over the window")
+    } else {
+        None
+    };
+    match quiet {
+        Some(why) => Judgement::Quiet(why, evidence),
+        None => Judgement::Growing(evidence),
+    }
+}
+
+/// Whether the last fifth of the values is at least twice the first fifth (medians, so that one reading
+/// taken in a burst does not decide).
+fn doubled(values: &[f64]) -> bool {
+    let fifth = (values.len() / 5).max(1);
+    let first = stats::median(&mut values[..fifth].to_vec());
+    let last = stats::median(&mut values[values.len() - fifth..].to_vec());
+    matches!((first, last), (Some(first), Some(last)) if last >= 2.0 * first.max(1.0))
+}
+
+fn hours(from: Millis, at: Millis) -> f64 {
+    at.0.saturating_sub(from.0) as f64 / HOUR_MS
+}
+
+/// One rung's memory between evaluations.
+#[derive(Clone, Debug)]
+struct Rung {
+    window_ms: u64,
+    /// When it was last evaluated with enough readings, and how many values the series had then.
+    evaluated: Option<(Millis, u64)>,
+    agreed: u32,
+    growing: Option<Evidence>,
+}
+
+/// Judges one series on every rung of its ladder.
+#[derive(Clone, Debug)]
+pub struct GrowthDetector {
+    rule: Rule,
+    rungs: Vec<Rung>,
+}
+
+impl GrowthDetector {
+    /// A detector with no history.
+    pub fn new(rule: Rule) -> GrowthDetector {
+        let rungs = ladder(&rule)
+            .into_iter()
+            .map(|window_ms| Rung { window_ms, evaluated: None, agreed: 0, growing: None })
+            .collect();
+        GrowthDetector { rule, rungs }
+    }
+
+    /// The rule it judges by.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Evaluates the rungs that are due: whole window after `since` (the end of the warm-up, or of what
+    /// must not be judged), and half a window of new readings since the last evaluation. Returns the
+    /// evidence of the shortest rung on which enough evaluations agree.
+    pub fn step(&mut self, now: Millis, since: Millis, series: &Series) -> Option<Evidence> {
+        let mut confirmed: Option<Evidence> = None;
+        for rung in &mut self.rungs {
+            let whole = now.0 >= since.0 + rung.window_ms;
+            let fresh = rung.evaluated.is_none_or(|(at, count)| {
+                now.0 >= at.0 + rung.window_ms / 2 && series.count() >= count + MIN_READINGS / 2
+            });
+            if !whole || !fresh {
+                continue;
+            }
+            match judge(&self.rule, series, rung.window_ms, now) {
+                Judgement::TooFew { .. } => continue,
+                Judgement::Quiet(..) => {
+                    rung.agreed = 0;
+                    rung.growing = None;
+                }
+                Judgement::Growing(mut evidence) => {
+                    rung.agreed += 1;
+                    evidence.agreed = rung.agreed;
+                    if rung.agreed >= self.rule.confirm && confirmed.is_none() {
+                        confirmed = Some(evidence.clone());
+                    }
+                    rung.growing = Some(evidence);
+                }
+            }
+            rung.evaluated = Some((now, series.count()));
+        }
+        confirmed
+    }
+
+    /// Evidence of the longest rung whose last evaluation saw growth, confirmed or not.
+    pub fn suspicion(&self) -> Option<&Evidence> {
+        self.rungs.iter().rev().find_map(|rung| rung.growing.as_ref())
+    }
+
+    /// The shortest window it judges, milliseconds.
+    pub fn shortest_ms(&self) -> u64 {
+        self.rungs.first().map_or(self.rule.window_ms, |rung| rung.window_ms)
+    }
+
+    /// Forgets agreement (not the series): after a finding, or when what was judged has changed.
+    pub fn reset(&mut self) {
+        for rung in &mut self.rungs {
+            rung.agreed = 0;
+            rung.growing = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::detect::rule;
+
+    const MB: f64 = 1_048_576.0;
+
+    /// Feeds one reading every `every_s` and returns the seconds of the first confirmed evidence.
+    fn first_alarm(
+        config: &Config,
+        id: SeriesId,
+        every_s: u64,
+        for_s: u64,
+        value: impl Fn(f64) -> f64,
+    ) -> Option<u64> {
+        let mut detector = GrowthDetector::new(rule(id, config).unwrap());
+        let mut series = Series::long();
+        for second in (0..for_s).step_by(every_s as usize) {
+            let now = Millis(second * 1000);
+            series.push(now, value(second as f64));
+            if detector.step(now, Millis(config.warmup_ms), &series).is_some() {
+                return Some(second);
+            }
+        }
+        None
+    }
+
+    /// Noise in -1..1 that is the same on every run.
+    fn noise(x: f64) -> f64 {
+        ((x * 12.9898).sin() * 43_758.547).fract()
+    }
+
+    #[test]
+    fn the_ladder_holds_the_window_and_its_neighbours_once() {
+        let config = Config::default();
+        let memory = ladder(&rule(SeriesId::LiveHeap, &config).unwrap());
+        assert_eq!(memory, LADDER_MS);
+        let short = Config { window_ms: 32_000, ..config.clone() };
+        let rungs = ladder(&rule(SeriesId::LiveHeap, &short).unwrap());
+        assert_eq!(&rungs[..3], [32_000, 60_000, 120_000]);
+        assert_eq!(ladder(&rule(SeriesId::Native, &config).unwrap())[0], config.window_ms);
+    }
+
+    #[test]
+    fn a_leak_is_found_the_sooner_the_faster_it_is() {
+        let config = Config::default();
+        let at = |mb_per_hour: f64| {
+            first_alarm(&config, SeriesId::LiveHeap, 5, 40 * 3600, |s| {
+                64.0 * MB + mb_per_hour * MB * s / 3600.0 + 0.05 * MB * noise(s)
+            })
+        };
+        let (slow, medium, fast) = (at(1.5).unwrap(), at(12.0).unwrap(), at(1000.0).unwrap());
+        assert!(fast < 720 && medium < 5400 && slow < 11 * 3600, "{fast} {medium} {slow}");
+        assert!(fast < medium && medium < slow);
+        assert_eq!(at(0.5), None);
+    }
+
+    #[test]
+    fn a_cache_that_fills_and_stays_full_is_no_leak() {
+        let config = Config {
+            growth_rate: 60.0 * MB,
+            window_ms: 32_000,
+            warmup_ms: 10_000,
+            ..Config::default()
+        };
+        // 20 MB with a time constant of 10 s: levelling off within every window that is judged twice.
+        let filling =
+            |s: f64| 30.0 * MB + 20.0 * MB * (1.0 - (-s / 10.0).exp()) + 0.1 * MB * noise(s);
+        assert_eq!(first_alarm(&config, SeriesId::LiveHeap, 4, 600, filling), None);
+    }
+
+    #[test]
+    fn flat_noise_is_never_a_leak() {
+        let config = Config {
+            growth_rate: 60.0 * MB,
+            window_ms: 32_000,
+            warmup_ms: 10_000,
+            ..Config::default()
+        };
+        for seed in 0..20 {
+            let flat = |s: f64| 30.0 * MB + 0.3 * MB * noise(s + 1000.0 * f64::from(seed));
+            assert_eq!(
+                first_alarm(&config, SeriesId::LiveHeap, 4, 3600, flat),
+                None,
+                "seed {seed}"
+            );
+        }
+    }
+
+    #[test]
+    fn descriptors_must_double_listeners_need_not() {
+        let config = Config { window_ms: 60_000, warmup_ms: 0, ..Config::default() };
+        let growing = |s: f64| 1000.0 + s;
+        assert_eq!(first_alarm(&config, SeriesId::Fds, 1, 600, growing), None);
+        assert!(first_alarm(&config, SeriesId::Listeners, 1, 600, growing).is_some());
+        assert!(first_alarm(&config, SeriesId::Fds, 1, 600, |s| 10.0 + s).is_some());
+    }
+
+    #[test]
+    fn a_window_with_too_few_readings_is_not_judged() {
+        let config = Config { window_ms: 60_000, warmup_ms: 0, ..Config::default() };
+        let rule = rule(SeriesId::LiveHeap, &config).unwrap();
+        let mut series = Series::long();
+        for second in [0u64, 10, 20, 30, 40] {
+            series.push(Millis(second * 1000), second as f64 * 1e9);
+        }
+        assert_eq!(
+            judge(&rule, &series, 60_000, Millis(60_000)),
+            Judgement::TooFew { readings: 5 }
+        );
+    }
+
+    #[test]
+    fn nothing_is_judged_in_the_warm_up() {
+        let config =
+            Config { growth_rate: MB, window_ms: 30_000, warmup_ms: 60_000, ..Config::default() };
+        let at = first_alarm(&config, SeriesId::LiveHeap, 1, 600, |s| s * MB).unwrap();
+        assert!(at >= 60 + 30 + 15, "{at}");
+    }
+
+    #[test]
+    fn one_agreeing_evaluation_is_not_enough_and_disagreement_starts_over() {
+        let config = Config {
+            growth_rate: 60.0 * MB,
+            window_ms: 32_000,
+            warmup_ms: 0,
+            confirm: 3,
+            ..Config::default()
+        };
+        let rule = rule(SeriesId::LiveHeap, &config).unwrap();
+        let mut detector = GrowthDetector::new(rule);
+        let mut series = Series::long();
+        let mut agreed = Vec::new();
+        for second in 0..200u64 {
+            // Two evaluations agree, then the level drops at 50 s and rises again.
+            let value = if second < 50 { second as f64 } else { (second - 50) as f64 } * 4.0 * MB;
+            series.push(Millis(second * 1000), value);
+            if let Some(evidence) = detector.step(Millis(second * 1000), Millis(0), &series) {
+                agreed.push((second, evidence.agreed));
+            }
+        }
+        assert_eq!(agreed.first().map(|(_, agreed)| *agreed), Some(3));
+        assert!(agreed[0].0 > 100, "{agreed:?}");
+    }
+}

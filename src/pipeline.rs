@@ -1,0 +1,996 @@
+//! From readings to decisions: keeps the series of the process and of every isolate, runs the detectors
+//! over them, plans live-heap readings, and says what is to be done. Pure: no clock, file, thread or Node.
+//! It decides that a finding opens; what evidence is affordable is `evidence`'s business.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::config::Config;
+use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
+use crate::metric::{METRICS, Scope, SeriesId, Unit};
+use crate::readings::{ReadingPlan, Situation, Wait, Way};
+use crate::sample::{
+    IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
+};
+use crate::series::Series;
+use crate::stats;
+use crate::trigger::{Confirmed, Decision, Phase, Source, Trigger};
+
+/// Emitters kept with a history of their own, per isolate: those with most listeners. 60 x 4 KB.
+pub const MAX_EMITTERS: usize = 60;
+
+/// Points of a series that go into a finding.
+const POINTS: usize = 60;
+
+/// Listener lines that go into a finding.
+const LISTENER_LINES: usize = 10;
+
+/// A reading of the heap older than this says nothing about native memory now.
+const FRESH_MS: u64 = 10_000;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Read this isolate's live heap.
+    ReadLiveHeap(IsolateId),
+    /// Write a finding, then collect its evidence.
+    Open(Box<Draft>),
+    /// Add a series to a finding.
+    Join {
+        /// The finding's number.
+        finding: u32,
+        /// What joins.
+        piece: Piece,
+        /// The cause, if this series knows one.
+        cause: Option<Cause>,
+    },
+    /// The warm-up has ended.
+    WarmedUp,
+}
+
+/// One series of a finding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// What grows.
+    pub source: Source,
+    /// The numbers of the verdict.
+    pub evidence: Evidence,
+    /// Whether enough evaluations agreed, or it is only suspected and stands beside one that was confirmed.
+    pub confirmed: bool,
+    /// When the rise began.
+    pub since: Millis,
+    /// Whether it rose from the first reading on.
+    pub from_start: bool,
+    /// Its history, at most `POINTS` points.
+    pub points: Vec<(Millis, f64)>,
+}
+
+/// What grows, as far as it is known without a snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cause {
+    /// Listeners of one event on one emitter.
+    Listeners(ListenerLine),
+    /// Pending timers.
+    Timers {
+        /// How many now.
+        count: u64,
+    },
+    /// Descriptors, handles, threads: the sampler knows which kinds.
+    Count {
+        /// The series.
+        series: SeriesId,
+        /// How many now.
+        count: u64,
+    },
+    /// Memory only: an allocation profile or a snapshot must say.
+    Memory {
+        /// The series.
+        series: SeriesId,
+    },
+}
+
+/// One emitter's listeners, for findings and `status()`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerLine {
+    /// Class of the emitter.
+    pub emitter: String,
+    /// The event.
+    pub event: String,
+    /// Listeners now.
+    pub count: u64,
+    /// Growth per minute over what is known of it.
+    pub per_minute: f64,
+    /// The code that adds them.
+    pub site: Option<Site>,
+}
+
+/// A finding before it is written: what grew, and what stood around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// Number within this process, from 1.
+    pub finding: u32,
+    /// When.
+    pub at: Millis,
+    /// The isolate concerned; for the process' series the first one alive.
+    pub isolate: Option<IsolateId>,
+    /// What it is about.
+    pub cause: Cause,
+    /// Its series, most telling first.
+    pub pieces: Vec<Piece>,
+    /// Emitters with most growth.
+    pub listeners: Vec<ListenerLine>,
+    /// Last value of every series, name and value.
+    pub context: Vec<(SeriesId, f64)>,
+    /// Milliseconds until the nearest limit is reached at this rate, and that limit in bytes.
+    pub limit: Option<(u64, LimitKind, u64)>,
+}
+
+/// Which limit is nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// The container's memory limit.
+    Container,
+    /// V8's heap limit.
+    Heap,
+}
+
+impl LimitKind {
+    /// How it is spoken of.
+    pub fn words(self) -> &'static str {
+        match self {
+            LimitKind::Container => "container limit",
+            LimitKind::Heap => "V8 heap limit",
+        }
+    }
+}
+
+/// A series and what judges it.
+#[derive(Clone, Debug)]
+struct Tracked {
+    series: Series,
+    detector: Option<GrowthDetector>,
+}
+
+impl Tracked {
+    fn long(id: SeriesId, config: &Config) -> Tracked {
+        Tracked { series: Series::long(), detector: rule(id, config).map(GrowthDetector::new) }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Emitter {
+    tracked: Tracked,
+    line: ListenerLine,
+    seen: Millis,
+}
+
+/// One isolate's history.
+#[derive(Clone, Debug)]
+struct Isolate {
+    tracked: HashMap<SeriesId, Tracked>,
+    emitters: HashMap<u32, Emitter>,
+    plan: ReadingPlan,
+    heap_limit: Option<f64>,
+    /// When the last reading of any kind came from the JS thread.
+    heartbeat: Millis,
+    memory: Option<(Millis, f64)>,
+    wait: Option<Wait>,
+}
+
+/// Series of one owner as `status()` shows them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesView {
+    /// Which.
+    pub id: SeriesId,
+    /// Last value.
+    pub last: f64,
+    /// When.
+    pub at: Millis,
+    /// Slope and window of the longest rung that grows, if one does.
+    pub growing: Option<(f64, u64)>,
+}
+
+/// One isolate as `status()` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IsolateView {
+    /// Which.
+    pub id: IsolateId,
+    /// Its series.
+    pub series: Vec<SeriesView>,
+    /// Emitters with most listeners.
+    pub listeners: Vec<ListenerLine>,
+    /// The way its live heap is known.
+    pub way: Way,
+    /// Readings made and lost, CPU they cost (ms).
+    pub readings: (u64, u64, f64),
+    /// Why no reading is made now.
+    pub wait: Option<Wait>,
+    /// When its JS thread was last heard of.
+    pub heartbeat: Millis,
+}
+
+/// The state of all judging.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    config: Config,
+    started: Millis,
+    process: HashMap<SeriesId, Tracked>,
+    anon: Series,
+    isolates: BTreeMap<IsolateId, Isolate>,
+    trigger: Trigger,
+    last_process: ProcessSample,
+    warmed: bool,
+}
+
+impl Pipeline {
+    /// A pipeline whose warm-up begins now.
+    pub fn new(config: Config, now: Millis) -> Pipeline {
+        let process = METRICS
+            .iter()
+            .filter(|metric| metric.scope == Scope::Process)
+            .map(|metric| (metric.id, Tracked::long(metric.id, &config)))
+            .collect();
+        Pipeline {
+            trigger: Trigger::new(Millis(now.0 + config.warmup_ms), config.cooldown_ms),
+            config,
+            started: now,
+            process,
+            anon: Series::short(),
+            isolates: BTreeMap::new(),
+            last_process: ProcessSample::default(),
+            warmed: false,
+        }
+    }
+
+    /// An isolate came under guard.
+    pub fn attach(&mut self, id: IsolateId, way: Way, now: Millis) {
+        let tracked = METRICS
+            .iter()
+            .filter(|metric| metric.scope == Scope::Isolate && metric.id != SeriesId::Listeners)
+            .map(|metric| (metric.id, Tracked::long(metric.id, &self.config)))
+            .collect();
+        let plan = ReadingPlan::new(way, self.config.gc_share, self.config.max_gc_pause_ms, now);
+        self.isolates.insert(
+            id,
+            Isolate {
+                tracked,
+                emitters: HashMap::new(),
+                plan,
+                heap_limit: None,
+                heartbeat: now,
+                memory: None,
+                wait: None,
+            },
+        );
+    }
+
+    /// An isolate has gone, with its history.
+    pub fn detach(&mut self, id: IsolateId) {
+        self.isolates.remove(&id);
+    }
+
+    /// Whether an isolate is under guard.
+    pub fn knows(&self, id: IsolateId) -> bool {
+        self.isolates.contains_key(&id)
+    }
+
+    /// New settings: the series stay, the verdicts start over.
+    pub fn configure(&mut self, config: Config) {
+        self.trigger.configure(Millis(self.started.0 + config.warmup_ms), config.cooldown_ms);
+        for (id, tracked) in &mut self.process {
+            tracked.detector = rule(*id, &config).map(GrowthDetector::new);
+        }
+        for isolate in self.isolates.values_mut() {
+            for (id, tracked) in &mut isolate.tracked {
+                tracked.detector = rule(*id, &config).map(GrowthDetector::new);
+            }
+            for emitter in isolate.emitters.values_mut() {
+                emitter.tracked.detector =
+                    rule(SeriesId::Listeners, &config).map(GrowthDetector::new);
+            }
+            let way = isolate.plan.way();
+            isolate.plan.configure(way, config.gc_share, config.max_gc_pause_ms);
+        }
+        self.config = config;
+    }
+
+    /// Takes over a cooldown of an earlier run.
+    pub fn inherit_cooldown(&mut self, key: String, until: Millis) {
+        self.trigger.inherit(key, until);
+    }
+
+    /// The process was read.
+    pub fn on_process(&mut self, at: Millis, sample: &ProcessSample) {
+        let bytes = |value: Option<u64>| value.map(|value| value as f64);
+        let native = sample.rss_anon_bytes.and_then(|anon| {
+            // Only with a fresh reading of every isolate: otherwise a heap that grew is taken for native.
+            let mut inside = 0.0;
+            for isolate in self.isolates.values() {
+                let (read, memory) = isolate.memory?;
+                if at.0 > read.0 + FRESH_MS {
+                    return None;
+                }
+                inside += memory;
+            }
+            (!self.isolates.is_empty()).then(|| (anon as f64 - inside).max(0.0))
+        });
+        for (id, value) in [
+            (SeriesId::Rss, bytes(sample.rss_bytes)),
+            (SeriesId::Native, native),
+            (SeriesId::Fds, bytes(sample.fds)),
+            (SeriesId::Threads, bytes(sample.threads)),
+            (SeriesId::CgroupUsed, bytes(sample.cgroup_used_bytes)),
+        ] {
+            if let (Some(value), Some(tracked)) = (value, self.process.get_mut(&id)) {
+                tracked.series.push(at, value);
+            }
+        }
+        if let Some(anon) = bytes(sample.rss_anon_bytes.or(sample.rss_bytes)) {
+            self.anon.push(at, anon);
+        }
+        self.last_process = sample.clone();
+    }
+
+    /// A JS thread answered.
+    pub fn on_isolate(&mut self, id: IsolateId, at: Millis, reading: &IsolateReading) {
+        let Some(isolate) = self.isolates.get_mut(&id) else { return };
+        isolate.heartbeat = at;
+        isolate.heap_limit = reading.heap_limit_bytes.or(isolate.heap_limit);
+        if let (Some(total), Some(external)) = (reading.heap_total_bytes, reading.external_bytes) {
+            isolate.memory = Some((at, total + external));
+        }
+        let on_demand = isolate.plan.way() != Way::Natural || reading.after_gc;
+        let buffers = reading.array_buffers_bytes;
+        // Between major GCs dead buffers still count: where GCs can be seen, only what follows one is kept.
+        let settled = reading.after_gc || !on_demand;
+        for (series, value) in [
+            (SeriesId::HeapUsed, reading.heap_used_bytes),
+            (SeriesId::HeapTotal, reading.heap_total_bytes),
+            (SeriesId::LoopUtilization, reading.loop_utilization),
+            (SeriesId::Handles, reading.handles),
+            (SeriesId::Timers, reading.timers),
+            (SeriesId::ArrayBuffers, buffers.filter(|_| settled)),
+            (
+                SeriesId::External,
+                reading
+                    .external_bytes
+                    .filter(|_| settled)
+                    .map(|external| (external - buffers.unwrap_or(0.0)).max(0.0)),
+            ),
+        ] {
+            if let (Some(value), Some(tracked)) = (value, isolate.tracked.get_mut(&series)) {
+                tracked.series.push(at, value);
+            }
+        }
+    }
+
+    /// A major GC ended. `cost_ms` is the CPU it took, where it was asked for and could be measured.
+    pub fn on_live_heap(
+        &mut self,
+        id: IsolateId,
+        at: Millis,
+        reading: LiveHeapReading,
+        cost_ms: Option<f64>,
+    ) {
+        let Some(isolate) = self.isolates.get_mut(&id) else { return };
+        isolate.heartbeat = at;
+        isolate.plan.ended(at, reading.pause_ms, cost_ms, reading.bytes);
+        if let Some(tracked) = isolate.tracked.get_mut(&SeriesId::LiveHeap) {
+            tracked.series.push(at, reading.bytes);
+        }
+    }
+
+    /// A reading that was asked for cannot be made.
+    pub fn live_heap_unavailable(&mut self, id: IsolateId) {
+        if let Some(isolate) = self.isolates.get_mut(&id) {
+            isolate.plan.cancel();
+        }
+    }
+
+    /// The listener table of an isolate: the emitters with most listeners.
+    pub fn on_listeners(&mut self, id: IsolateId, at: Millis, counts: &[ListenerCount]) {
+        let config = &self.config;
+        let Some(isolate) = self.isolates.get_mut(&id) else { return };
+        isolate.heartbeat = at;
+        for count in counts {
+            if isolate.emitters.len() >= MAX_EMITTERS && !isolate.emitters.contains_key(&count.key)
+            {
+                let Some(least) = isolate
+                    .emitters
+                    .iter()
+                    .min_by_key(|(_, emitter)| (emitter.seen, emitter.line.count))
+                    .filter(|(_, emitter)| emitter.seen < at || emitter.line.count < count.count)
+                    .map(|(key, _)| *key)
+                else {
+                    continue;
+                };
+                isolate.emitters.remove(&least);
+            }
+            let emitter = isolate.emitters.entry(count.key).or_insert_with(|| Emitter {
+                tracked: Tracked {
+                    series: Series::short(),
+                    detector: rule(SeriesId::Listeners, config).map(GrowthDetector::new),
+                },
+                line: ListenerLine {
+                    emitter: count.emitter.clone(),
+                    event: count.event.clone(),
+                    count: 0,
+                    per_minute: 0.0,
+                    site: None,
+                },
+                seen: at,
+            });
+            emitter.tracked.series.push(at, count.count as f64);
+            emitter.seen = at;
+            emitter.line.count = count.count;
+            if count.site.is_some() {
+                emitter.line.site.clone_from(&count.site);
+            }
+            emitter.line.per_minute = per_minute(&emitter.tracked.series);
+        }
+        // An emitter that the report no longer names was collected, or others have more listeners.
+        isolate.emitters.retain(|_, emitter| at.0 < emitter.seen.0 + 60_000);
+    }
+
+    /// Judges everything that is due and says what is to be done.
+    pub fn step(&mut self, now: Millis) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let warm = Millis(self.started.0 + self.config.warmup_ms);
+        if !self.warmed && now >= warm {
+            self.warmed = true;
+            actions.push(Action::WarmedUp);
+        }
+        let mut confirmed = Vec::new();
+        if self.warmed {
+            self.judge(now, warm, &mut confirmed);
+        }
+        // Most telling first: what names a cause before what only weighs.
+        confirmed.sort_by_key(|one| tells(one.source.series));
+        for decision in self.trigger.step(now, confirmed) {
+            match decision {
+                Decision::Open { finding, confirmed } => {
+                    actions.push(Action::Open(Box::new(self.draft(finding, now, confirmed))));
+                }
+                Decision::Join { finding, confirmed } => {
+                    let cause = self.cause(&confirmed.source);
+                    let piece = self.piece(now, confirmed.source, confirmed.evidence, true);
+                    actions.push(Action::Join { finding, piece, cause });
+                }
+            }
+        }
+        self.plan_readings(now, &mut actions);
+        actions
+    }
+
+    /// Whether a series of the finding's source still grows: the question before a follow-up snapshot.
+    pub fn still_grows(&self, source: &Source) -> bool {
+        self.tracked(source)
+            .and_then(|tracked| tracked.detector.as_ref())
+            .is_some_and(|detector| detector.suspicion().is_some())
+    }
+
+    /// Where the trigger stands.
+    pub fn phase(&self) -> Phase {
+        self.trigger.phase()
+    }
+
+    /// Confirmed growth that a cooldown kept silent.
+    pub fn silenced(&self) -> u64 {
+        self.trigger.silenced()
+    }
+
+    /// The last process sample.
+    pub fn last_process(&self) -> &ProcessSample {
+        &self.last_process
+    }
+
+    /// The isolate that speaks for the process: the oldest.
+    pub fn first_isolate(&self) -> Option<IsolateId> {
+        self.isolates.keys().next().copied()
+    }
+
+    /// Last value of a series of an isolate.
+    pub fn last(&self, id: IsolateId, series: SeriesId) -> Option<(Millis, f64)> {
+        self.isolates.get(&id)?.tracked.get(&series)?.series.last()
+    }
+
+    /// V8's heap limit of an isolate, bytes.
+    pub fn heap_limit(&self, id: IsolateId) -> Option<f64> {
+        self.isolates.get(&id)?.heap_limit
+    }
+
+    /// When an isolate's JS thread was last heard of.
+    pub fn heartbeat(&self, id: IsolateId) -> Option<Millis> {
+        self.isolates.get(&id).map(|isolate| isolate.heartbeat)
+    }
+
+    /// The process' series, for `status()`.
+    pub fn process_view(&self) -> Vec<SeriesView> {
+        views(&self.process)
+    }
+
+    /// The isolates, for `status()`.
+    pub fn isolate_views(&self) -> Vec<IsolateView> {
+        self.isolates
+            .iter()
+            .map(|(id, isolate)| IsolateView {
+                id: *id,
+                series: views(&isolate.tracked),
+                listeners: listener_lines(isolate, LISTENER_LINES),
+                way: isolate.plan.way(),
+                readings: isolate.plan.totals(),
+                wait: isolate.wait,
+                heartbeat: isolate.heartbeat,
+            })
+            .collect()
+    }
+
+    /// Bytes that the series of one isolate may occupy at most, the process' series not counted.
+    pub fn isolate_capacity_bytes() -> usize {
+        let long = METRICS.iter().filter(|metric| metric.scope == Scope::Isolate).count() - 1;
+        long * Series::long().capacity_bytes() + MAX_EMITTERS * Series::short().capacity_bytes()
+    }
+
+    fn judge(&mut self, now: Millis, warm: Millis, confirmed: &mut Vec<Confirmed>) {
+        let mut run = |source: Source, tracked: &mut Tracked| {
+            let Some(detector) = tracked.detector.as_mut() else { return };
+            if let Some(evidence) = detector.step(now, warm, &tracked.series) {
+                confirmed.push(Confirmed { source, evidence });
+            }
+        };
+        for (series, tracked) in &mut self.process {
+            run(Source { series: *series, isolate: None, emitter: None }, tracked);
+        }
+        for (id, isolate) in &mut self.isolates {
+            for (series, tracked) in &mut isolate.tracked {
+                run(Source { series: *series, isolate: Some(*id), emitter: None }, tracked);
+            }
+            for emitter in isolate.emitters.values_mut() {
+                let source = Source {
+                    series: SeriesId::Listeners,
+                    isolate: Some(*id),
+                    emitter: Some(emitter.line.key()),
+                };
+                run(source, &mut emitter.tracked);
+            }
+        }
+    }
+
+    fn plan_readings(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let amount = self.config.amount_bytes();
+        for (id, isolate) in &mut self.isolates {
+            let Some(tracked) = isolate.tracked.get(&SeriesId::LiveHeap) else { continue };
+            let Some(detector) = tracked.detector.as_ref() else { continue };
+            let Some((_, heap_used)) = isolate.tracked[&SeriesId::HeapUsed].series.last() else {
+                continue;
+            };
+            let shortest = detector.shortest_ms();
+            let suspicion = self.warmed
+                && (detector.suspicion().is_some()
+                    || fast_growth(&self.anon, now, shortest, amount));
+            let situation = Situation {
+                heap_used_bytes: heap_used,
+                live_bytes: tracked.series.last().map(|(_, bytes)| bytes),
+                shortest_window_ms: shortest,
+                amount_bytes: amount,
+                suspicion,
+                responsive: now.0 < isolate.heartbeat.0 + self.config.interval_ms * 3 + 1_000,
+            };
+            match isolate.plan.step(now, &situation) {
+                Ok(()) => {
+                    isolate.wait = None;
+                    actions.push(Action::ReadLiveHeap(*id));
+                }
+                Err(wait) => isolate.wait = Some(wait),
+            }
+        }
+    }
+
+    fn tracked(&self, source: &Source) -> Option<&Tracked> {
+        match (source.isolate, &source.emitter) {
+            (None, _) => self.process.get(&source.series),
+            (Some(id), None) => self.isolates.get(&id)?.tracked.get(&source.series),
+            (Some(id), Some(key)) => self
+                .isolates
+                .get(&id)?
+                .emitters
+                .values()
+                .find(|emitter| emitter.line.key() == *key)
+                .map(|emitter| &emitter.tracked),
+        }
+    }
+
+    fn draft(&self, finding: u32, now: Millis, confirmed: Vec<Confirmed>) -> Draft {
+        let isolate =
+            confirmed.iter().find_map(|one| one.source.isolate).or_else(|| self.first_isolate());
+        let cause = confirmed
+            .first()
+            .and_then(|one| self.cause(&one.source))
+            .unwrap_or(Cause::Memory { series: SeriesId::LiveHeap });
+        let sources: Vec<Source> = confirmed.iter().map(|one| one.source.clone()).collect();
+        let mut pieces: Vec<Piece> = confirmed
+            .into_iter()
+            .map(|one| self.piece(now, one.source, one.evidence, true))
+            .collect();
+        for (source, evidence) in self.suspected(isolate) {
+            if !sources.contains(&source) {
+                pieces.push(self.piece(now, source, evidence, false));
+            }
+        }
+        let state = isolate.and_then(|id| self.isolates.get(&id));
+        Draft {
+            finding,
+            at: now,
+            isolate,
+            cause,
+            limit: self.limit(isolate, &pieces),
+            pieces,
+            listeners: state.map(|state| listener_lines(state, LISTENER_LINES)).unwrap_or_default(),
+            context: views(&self.process)
+                .into_iter()
+                .chain(state.map(|state| views(&state.tracked)).unwrap_or_default())
+                .map(|view| (view.id, view.last))
+                .collect(),
+        }
+    }
+
+    /// Series of the process and of this isolate that grow as well, confirmed or not.
+    fn suspected(&self, isolate: Option<IsolateId>) -> Vec<(Source, Evidence)> {
+        let mut suspected = Vec::new();
+        let mut look = |source: Source, tracked: &Tracked| {
+            if let Some(evidence) = tracked.detector.as_ref().and_then(GrowthDetector::suspicion) {
+                suspected.push((source, evidence.clone()));
+            }
+        };
+        for (series, tracked) in &self.process {
+            look(Source { series: *series, isolate: None, emitter: None }, tracked);
+        }
+        if let Some((id, state)) = isolate.and_then(|id| Some((id, self.isolates.get(&id)?))) {
+            for (series, tracked) in &state.tracked {
+                look(Source { series: *series, isolate: Some(id), emitter: None }, tracked);
+            }
+            for emitter in state.emitters.values() {
+                let source = Source {
+                    series: SeriesId::Listeners,
+                    isolate: Some(id),
+                    emitter: Some(emitter.line.key()),
+                };
+                look(source, &emitter.tracked);
+            }
+        }
+        suspected.sort_by_key(|(source, _)| tells(source.series));
+        suspected
+    }
+
+    fn piece(&self, now: Millis, source: Source, evidence: Evidence, confirmed: bool) -> Piece {
+        let floor =
+            rule(source.series, &self.config).is_some_and(|rule| rule.statistic == Statistic::Min);
+        let (mut points, mut since, mut from_start) = (Vec::new(), Millis(0), false);
+        if let Some(tracked) = self.tracked(&source) {
+            let first = tracked.series.first().map_or(Millis(0), |(at, _)| at);
+            points = tracked
+                .series
+                .window(first, now, POINTS)
+                .into_iter()
+                .map(|point| (point.at, if floor { point.min } else { point.mean }))
+                .collect();
+            let line: Vec<(f64, f64)> =
+                points.iter().map(|(at, value)| (at.0 as f64, *value)).collect();
+            let begins = stats::rise_begins(&line);
+            since = points.get(begins).map_or(first, |(at, _)| *at);
+            from_start = begins == 0;
+        }
+        Piece { source, evidence, confirmed, since, from_start, points }
+    }
+
+    fn cause(&self, source: &Source) -> Option<Cause> {
+        let count = self.tracked(source)?.series.last()?.1.max(0.0) as u64;
+        Some(match source.series {
+            SeriesId::Listeners => {
+                let key = source.emitter.as_ref()?;
+                let isolate = self.isolates.get(&source.isolate?)?;
+                let emitter = isolate.emitters.values().find(|one| one.line.key() == *key)?;
+                Cause::Listeners(emitter.line.clone())
+            }
+            SeriesId::Timers => Cause::Timers { count },
+            series if series.metric().unit == Unit::Count => Cause::Count { series, count },
+            series => Cause::Memory { series },
+        })
+    }
+
+    /// The limit reached first at the fastest rate of the finding's memory series.
+    fn limit(&self, isolate: Option<IsolateId>, pieces: &[Piece]) -> Option<(u64, LimitKind, u64)> {
+        let of = |wanted: &dyn Fn(SeriesId) -> bool| {
+            pieces
+                .iter()
+                .filter(|piece| wanted(piece.source.series))
+                .map(|piece| piece.evidence.slope_per_hour)
+                .fold(0.0, f64::max)
+        };
+        let time = |room: f64, per_hour: f64| {
+            (per_hour > 0.0).then(|| (room.max(0.0) / per_hour * crate::config::HOUR_MS) as u64)
+        };
+        let any = of(&|series| series.metric().unit == Unit::Bytes);
+        let process = &self.last_process;
+        let container = match (process.cgroup_limit_bytes, process.cgroup_used_bytes) {
+            (Some(limit), Some(used)) => {
+                time(limit as f64 - used as f64, any).map(|ms| (ms, LimitKind::Container, limit))
+            }
+            _ => None,
+        };
+        let heap = isolate.and_then(|id| {
+            let limit = self.heap_limit(id)?;
+            let (_, live) = self.last(id, SeriesId::LiveHeap)?;
+            let ms = time(limit - live, of(&|series| series == SeriesId::LiveHeap))?;
+            Some((ms, LimitKind::Heap, limit as u64))
+        });
+        [container, heap].into_iter().flatten().min_by_key(|(ms, ..)| *ms)
+    }
+}
+
+impl ListenerLine {
+    /// What tells this emitter and event from others, also across restarts.
+    pub fn key(&self) -> String {
+        match &self.site {
+            Some(site) => format!("{} '{}' {site}", self.emitter, self.event),
+            None => format!("{} '{}'", self.emitter, self.event),
+        }
+    }
+}
+
+/// Order in which series name a finding: the first knows most about the cause.
+fn tells(series: SeriesId) -> u8 {
+    match series {
+        SeriesId::Listeners => 0,
+        SeriesId::Timers => 1,
+        SeriesId::Threads => 2,
+        SeriesId::Fds => 3,
+        SeriesId::Handles => 4,
+        SeriesId::ArrayBuffers => 5,
+        SeriesId::External => 6,
+        SeriesId::LiveHeap => 7,
+        _ => 8,
+    }
+}
+
+/// Whether resident memory grew, over the shortest window, by half of what a leak must.
+fn fast_growth(anon: &Series, now: Millis, window_ms: u64, amount: f64) -> bool {
+    let points = anon.window(Millis(now.0.saturating_sub(window_ms)), now, 8);
+    match (points.first(), points.last()) {
+        (Some(first), Some(last)) if points.len() >= 4 => last.min - first.min > amount / 2.0,
+        _ => false,
+    }
+}
+
+fn per_minute(series: &Series) -> f64 {
+    let Some((now, _)) = series.last() else { return 0.0 };
+    let points = series.window(Millis(now.0.saturating_sub(600_000)), now, 20);
+    let line: Vec<(f64, f64)> =
+        points.iter().map(|point| (point.at.0 as f64 / 60_000.0, point.mean)).collect();
+    stats::theil_sen(&line).map_or(0.0, |line| line.slope)
+}
+
+fn listener_lines(isolate: &Isolate, most: usize) -> Vec<ListenerLine> {
+    let mut lines: Vec<&ListenerLine> =
+        isolate.emitters.values().map(|emitter| &emitter.line).collect();
+    lines.sort_by(|a, b| {
+        b.per_minute
+            .total_cmp(&a.per_minute)
+            .then(b.count.cmp(&a.count))
+            .then(a.event.cmp(&b.event))
+    });
+    lines.into_iter().take(most).cloned().collect()
+}
+
+fn views(tracked: &HashMap<SeriesId, Tracked>) -> Vec<SeriesView> {
+    METRICS
+        .iter()
+        .filter_map(|metric| {
+            let one = tracked.get(&metric.id)?;
+            let (at, last) = one.series.last()?;
+            let growing = one
+                .detector
+                .as_ref()
+                .and_then(GrowthDetector::suspicion)
+                .map(|evidence| (evidence.slope_per_hour, evidence.window_ms));
+            Some(SeriesView { id: metric.id, last, at, growing })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: f64 = 1_048_576.0;
+    const MAIN: IsolateId = IsolateId(0);
+
+    fn fast() -> Config {
+        Config {
+            growth_rate: 60.0 * MB,
+            native_rate: 600.0 * MB,
+            window_ms: 32_000,
+            warmup_ms: 10_000,
+            gc_share: 0.05,
+            ..Config::default()
+        }
+    }
+
+    /// Drives a pipeline second by second, answering every request for a live-heap reading at once.
+    fn drive(
+        pipeline: &mut Pipeline,
+        seconds: std::ops::Range<u64>,
+        live: impl Fn(f64) -> f64,
+        listeners: impl Fn(f64) -> u64,
+    ) -> Vec<(u64, Action)> {
+        let mut seen = Vec::new();
+        for second in seconds {
+            let now = Millis(second * 1000);
+            let s = second as f64;
+            pipeline.on_process(
+                now,
+                &ProcessSample {
+                    rss_bytes: Some((live(s) + 60.0 * MB) as u64),
+                    rss_anon_bytes: Some((live(s) + 40.0 * MB) as u64),
+                    fds: Some(20),
+                    threads: Some(11),
+                    cgroup_limit_bytes: Some(512 << 20),
+                    cgroup_used_bytes: Some((live(s) + 60.0 * MB) as u64),
+                    ..ProcessSample::default()
+                },
+            );
+            pipeline.on_isolate(
+                MAIN,
+                now,
+                &IsolateReading {
+                    heap_used_bytes: Some(live(s) + 8.0 * MB),
+                    heap_total_bytes: Some(live(s) + 12.0 * MB),
+                    heap_limit_bytes: Some(2048.0 * MB),
+                    external_bytes: Some(2.0 * MB),
+                    array_buffers_bytes: Some(MB),
+                    loop_utilization: Some(0.3),
+                    ..IsolateReading::default()
+                },
+            );
+            pipeline.on_listeners(
+                MAIN,
+                now,
+                &[ListenerCount {
+                    key: 1,
+                    emitter: "EventEmitter".into(),
+                    event: "update".into(),
+                    count: listeners(s),
+                    site: Some(Site {
+                        function: "handler".into(),
+                        file: "/app/app.js".into(),
+                        line: 12,
+                        column: 7,
+                    }),
+                }],
+            );
+            for action in pipeline.step(now) {
+                if let Action::ReadLiveHeap(id) = action {
+                    pipeline.on_live_heap(
+                        id,
+                        now,
+                        LiveHeapReading { bytes: live(s), pause_ms: 9.0 },
+                        Some(30.0),
+                    );
+                } else {
+                    seen.push((second, action));
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_leak_in_two_series_is_one_finding_that_names_the_line() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let seen =
+            drive(&mut pipeline, 0..120, |s| 20.0 * MB + s * MB / 10.0, |s| 10 + s as u64 * 4);
+        assert_eq!(seen[0], (10, Action::WarmedUp));
+        let opened: Vec<&Draft> = seen
+            .iter()
+            .filter_map(|(_, action)| match action {
+                Action::Open(draft) => Some(&**draft),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(opened.len(), 1);
+        let draft = opened[0];
+        let Cause::Listeners(line) = &draft.cause else { panic!("{:?}", draft.cause) };
+        assert_eq!(
+            (line.event.as_str(), line.site.as_ref().unwrap().to_string()),
+            ("update", "/app/app.js:12".to_owned())
+        );
+        assert!((line.per_minute - 240.0).abs() < 10.0, "{}", line.per_minute);
+        let mut series: Vec<SeriesId> =
+            draft.pieces.iter().map(|piece| piece.source.series).collect();
+        for (_, action) in &seen {
+            if let Action::Join { finding, piece, .. } = action {
+                assert_eq!(*finding, draft.finding);
+                series.push(piece.source.series);
+            }
+        }
+        assert!(
+            series.contains(&SeriesId::LiveHeap) && series.contains(&SeriesId::Listeners),
+            "{series:?}"
+        );
+    }
+
+    #[test]
+    fn the_time_to_the_limit_is_that_of_the_nearer_limit() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let seen = drive(&mut pipeline, 0..120, |s| 20.0 * MB + s * MB, |_| 3);
+        let draft = seen
+            .iter()
+            .find_map(|(_, action)| match action {
+                Action::Open(draft) => Some(draft.clone()),
+                _ => None,
+            })
+            .unwrap();
+        let (ms, kind, limit) = draft.limit.unwrap();
+        assert_eq!((kind, limit), (LimitKind::Container, 512 << 20));
+        // 512 MB, less 80 and a megabyte for every second gone, at 1 MB/s.
+        let left = 432.0 - draft.at.0 as f64 / 1000.0;
+        assert!((ms as f64 / 1000.0 - left).abs() < 20.0, "{ms} ms, {left} s left");
+    }
+
+    #[test]
+    fn a_steady_app_is_left_in_peace() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let wave = |s: f64| 30.0 * MB + MB * (s / 5.0).sin();
+        let seen = drive(&mut pipeline, 0..3600, wave, |s| 12 + (s as u64 / 7) % 3);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+    }
+
+    #[test]
+    fn onset_is_told_when_it_comes_late() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let live = |s: f64| 20.0 * MB + (s - 300.0).max(0.0) * MB / 4.0;
+        let seen = drive(&mut pipeline, 0..500, live, |_| 3);
+        let draft = seen
+            .iter()
+            .find_map(|(_, action)| match action {
+                Action::Open(draft) => Some(draft.clone()),
+                _ => None,
+            })
+            .unwrap();
+        let piece = &draft.pieces[0];
+        assert!(!piece.from_start);
+        assert!((piece.since.0 as f64 - 300_000.0).abs() < 15_000.0, "{:?}", piece.since);
+    }
+
+    #[test]
+    fn native_memory_is_absent_while_the_loop_is_blocked() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        drive(&mut pipeline, 0..5, |_| 20.0 * MB, |_| 3);
+        let (at, _) = pipeline.process[&SeriesId::Native].series.last().unwrap();
+        for second in 5..40u64 {
+            pipeline.on_process(
+                Millis(second * 1000),
+                &ProcessSample {
+                    rss_anon_bytes: Some((second << 20) * 100),
+                    ..ProcessSample::default()
+                },
+            );
+            pipeline.step(Millis(second * 1000));
+        }
+        let (last, _) = pipeline.process[&SeriesId::Native].series.last().unwrap();
+        assert!(last.0 <= at.0 + FRESH_MS + 1000, "{last:?}");
+    }
+
+    #[test]
+    fn the_series_of_an_isolate_fit_half_a_megabyte() {
+        assert!(
+            Pipeline::isolate_capacity_bytes() < 512 * 1024,
+            "{}",
+            Pipeline::isolate_capacity_bytes()
+        );
+    }
+}

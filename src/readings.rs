@@ -1,0 +1,372 @@
+//! When to read the live heap. A reading is a major GC: it costs CPU on helper threads and, rarely, a stop.
+//! This plans within `gcShare` and `maxGcPause`, learns the cost from the readings made, and keeps a
+//! reserve for the moments when growth is suspected. Pure: it says when; others do.
+
+use std::collections::VecDeque;
+
+use crate::sample::Millis;
+use crate::stats;
+
+/// Readings remembered for cost and pause.
+const REMEMBERED: usize = 8;
+
+/// CPU of a major GC before any was measured: a fixed part and a part per MB of live heap, milliseconds.
+/// A forced GC measured 1.45 ms per MB of small objects; marking with helpers costs about as much in sum.
+const BASE_COST_MS: f64 = 3.0;
+const COST_PER_MB_MS: f64 = 1.5;
+
+/// Share of a forced GC's cost that is pause: all of it.
+const FORCED_PAUSE_PER_MB_MS: f64 = 1.45;
+
+/// The reserve, in minutes of the share: at 0.5 % of a core 3 s of CPU. It pays bursts while growth is
+/// suspected; raising it makes more of them, lowering it delays fast leaks on large heaps.
+const RESERVE_MS: f64 = 600_000.0;
+
+/// Readings that fill the shortest window: two more than a verdict needs, for those that come late.
+const PER_WINDOW: u64 = 8;
+
+/// Fastest pace of readings.
+const MIN_GAP_MS: u64 = 2_000;
+
+/// A reading that has not ended after this is given up (the loop is blocked, or V8 did not finish).
+const GIVE_UP_MS: u64 = 20_000;
+
+/// How long readings rest after one stopped the loop for longer than allowed, times the number of such
+/// stops in a row.
+const REST_MS: u64 = 300_000;
+
+/// How the live heap is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A memory-pressure notification starts an incremental, concurrent mark-compact.
+    Pressure,
+    /// A forced GC, all of it pause.
+    Forced,
+    /// Only the major GCs that V8 makes by itself.
+    Natural,
+}
+
+impl Way {
+    /// The word shown in `status()`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Way::Pressure => "pressure",
+            Way::Forced => "forced",
+            Way::Natural => "natural",
+        }
+    }
+}
+
+/// What is known when a reading is considered.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation {
+    /// Heap in use now, garbage included, bytes.
+    pub heap_used_bytes: f64,
+    /// The last live-heap reading, bytes.
+    pub live_bytes: Option<f64>,
+    /// Shortest window that is judged, milliseconds.
+    pub shortest_window_ms: u64,
+    /// Growth that a window must hold, bytes.
+    pub amount_bytes: f64,
+    /// Whether something hints at growth: resident memory, or a verdict not yet confirmed.
+    pub suspicion: bool,
+    /// Whether the event loop answers.
+    pub responsive: bool,
+}
+
+/// Why no reading is made now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wait {
+    /// One is under way.
+    Pending,
+    /// The next is due later.
+    NotDue,
+    /// Nothing was allocated that could have grown the live heap.
+    Idle,
+    /// The share is spent until later.
+    Share,
+    /// The predicted stop exceeds the limit.
+    Pause {
+        /// Predicted stop, milliseconds.
+        predicted_ms: f64,
+    },
+    /// The way in use makes no readings on demand, or the loop does not answer.
+    Unable,
+}
+
+/// The plan for one isolate.
+#[derive(Clone, Debug)]
+pub struct ReadingPlan {
+    way: Way,
+    share: f64,
+    max_pause_ms: f64,
+    costs: VecDeque<f64>,
+    pauses: VecDeque<f64>,
+    reserve_ms: f64,
+    refilled: Millis,
+    asked: Option<Millis>,
+    last: Option<Millis>,
+    rest_until: Millis,
+    long_stops: u32,
+    /// Readings that never came back.
+    lost: u64,
+    made: u64,
+    spent_ms: f64,
+}
+
+impl ReadingPlan {
+    /// A plan with a full reserve.
+    pub fn new(way: Way, share: f64, max_pause_ms: u64, now: Millis) -> ReadingPlan {
+        ReadingPlan {
+            way,
+            share,
+            max_pause_ms: max_pause_ms as f64,
+            costs: VecDeque::new(),
+            pauses: VecDeque::new(),
+            reserve_ms: share * RESERVE_MS,
+            refilled: now,
+            asked: None,
+            last: None,
+            rest_until: Millis(0),
+            long_stops: 0,
+            lost: 0,
+            made: 0,
+            spent_ms: 0.0,
+        }
+    }
+
+    /// Asks for a reading if one is due. `Ok` counts it as under way.
+    pub fn step(&mut self, now: Millis, situation: &Situation) -> Result<(), Wait> {
+        let elapsed = now.0.saturating_sub(self.refilled.0) as f64;
+        self.reserve_ms = (self.reserve_ms + elapsed * self.share).min(self.share * RESERVE_MS);
+        self.refilled = now;
+        if let Some(asked) = self.asked {
+            if now.0 < asked.0 + GIVE_UP_MS {
+                return Err(Wait::Pending);
+            }
+            self.asked = None;
+            self.lost += 1;
+            self.last = Some(now);
+        }
+        if self.way == Way::Natural || !situation.responsive {
+            return Err(Wait::Unable);
+        }
+        let wanted = (situation.shortest_window_ms / PER_WINDOW).max(MIN_GAP_MS);
+        if self.last.is_some_and(|last| now.0 < last.0 + wanted) {
+            return Err(Wait::NotDue);
+        }
+        if let Some(live) = situation.live_bytes {
+            // The live heap cannot have grown by more than what is in use above it.
+            let grain = (situation.amount_bytes / 16.0).clamp(32.0 * 1024.0, 1024.0 * 1024.0);
+            if situation.heap_used_bytes < live + grain {
+                return Err(Wait::Idle);
+            }
+        }
+        let live_mb =
+            situation.live_bytes.unwrap_or(situation.heap_used_bytes).max(0.0) / 1_048_576.0;
+        let predicted_ms = self.predicted_pause_ms(live_mb);
+        if predicted_ms > self.max_pause_ms || now < self.rest_until {
+            return Err(Wait::Pause { predicted_ms });
+        }
+        let cost = self.predicted_cost_ms(live_mb);
+        let calm_gap = (cost / self.share) as u64;
+        let calm = self.last.is_none_or(|last| now.0 >= last.0 + calm_gap);
+        // In calm times the share of the moment pays; the reserve is touched only on suspicion.
+        if !(calm || situation.suspicion && self.reserve_ms >= cost) {
+            return Err(Wait::Share);
+        }
+        self.asked = Some(now);
+        Ok(())
+    }
+
+    /// A major GC has ended: one that was asked for, with its CPU cost where that could be measured, or a
+    /// natural one, which is free.
+    pub fn ended(&mut self, now: Millis, pause_ms: f64, cost_ms: Option<f64>, live_bytes: f64) {
+        let asked = self.asked.take().is_some();
+        self.last = Some(now);
+        self.made += 1;
+        remember(&mut self.pauses, pause_ms);
+        if pause_ms > self.max_pause_ms && asked {
+            self.long_stops += 1;
+            self.rest_until = Millis(now.0 + REST_MS * u64::from(self.long_stops));
+        } else {
+            self.long_stops = 0;
+        }
+        if asked {
+            let model = model_cost_ms(live_bytes / 1_048_576.0);
+            // CPU of the whole process is measured, and the app works meanwhile: bounded by the model.
+            let cost = cost_ms
+                .unwrap_or(model)
+                .clamp(pause_ms.max(model / 3.0), (3.0 * model).max(pause_ms));
+            remember(&mut self.costs, cost);
+            self.reserve_ms -= cost;
+            self.spent_ms += cost;
+        }
+    }
+
+    /// Whether a reading is under way.
+    pub fn pending(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Gives up a reading that could not even be asked for.
+    pub fn cancel(&mut self) {
+        self.asked = None;
+    }
+
+    /// The way in use.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// New limits, same memory of costs.
+    pub fn configure(&mut self, way: Way, share: f64, max_pause_ms: u64) {
+        self.way = way;
+        self.share = share;
+        self.max_pause_ms = max_pause_ms as f64;
+        self.reserve_ms = self.reserve_ms.min(share * RESERVE_MS);
+    }
+
+    /// Readings made, lost, and the CPU they cost in milliseconds.
+    pub fn totals(&self) -> (u64, u64, f64) {
+        (self.made, self.lost, self.spent_ms)
+    }
+
+    /// CPU of the next reading: median of the last ones.
+    pub fn predicted_cost_ms(&self, live_mb: f64) -> f64 {
+        stats::median(&mut self.costs.iter().copied().collect::<Vec<_>>())
+            .unwrap_or_else(|| model_cost_ms(live_mb))
+    }
+
+    /// Stop of the next reading: three quarters of the last ones were no longer.
+    pub fn predicted_pause_ms(&self, live_mb: f64) -> f64 {
+        match self.way {
+            Way::Forced => FORCED_PAUSE_PER_MB_MS * live_mb,
+            _ => stats::quantile(&mut self.pauses.iter().copied().collect::<Vec<_>>(), 0.75)
+                .unwrap_or(0.0),
+        }
+    }
+}
+
+fn model_cost_ms(live_mb: f64) -> f64 {
+    BASE_COST_MS + COST_PER_MB_MS * live_mb
+}
+
+fn remember(ring: &mut VecDeque<f64>, value: f64) {
+    if ring.len() == REMEMBERED {
+        ring.pop_front();
+    }
+    ring.push_back(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: f64 = 1_048_576.0;
+
+    fn busy(live_mb: f64) -> Situation {
+        Situation {
+            heap_used_bytes: (live_mb + 20.0) * MB,
+            live_bytes: Some(live_mb * MB),
+            shortest_window_ms: 30_000,
+            amount_bytes: 6.0 * MB,
+            suspicion: false,
+            responsive: true,
+        }
+    }
+
+    /// Runs the plan for an hour; every reading ends a second later. Returns readings and CPU spent.
+    fn hour(
+        plan: &mut ReadingPlan,
+        situation: &Situation,
+        pause_ms: f64,
+        cost_ms: f64,
+    ) -> (u64, f64) {
+        let (mut spent, mut count) = (0.0, 0);
+        for second in 0..3600u64 {
+            let now = Millis(second * 1000);
+            if plan.step(now, situation).is_ok() {
+                plan.ended(
+                    Millis(now.0 + 900),
+                    pause_ms,
+                    Some(cost_ms),
+                    situation.live_bytes.unwrap_or(0.0),
+                );
+                spent += cost_ms;
+                count += 1;
+            }
+        }
+        (count, spent)
+    }
+
+    #[test]
+    fn calm_readings_keep_within_the_share() {
+        for live in [8.0, 64.0, 200.0, 1000.0] {
+            let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+            let cost = model_cost_ms(live);
+            let (count, spent) = hour(&mut plan, &busy(live), 20.0, cost);
+            assert!(spent <= 0.005 * 3_600_000.0 + cost, "{live} MB: {spent} ms");
+            assert!(count >= 10, "{live} MB: {count}");
+        }
+    }
+
+    #[test]
+    fn suspicion_spends_the_reserve_and_no_more() {
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        let suspicious = Situation { suspicion: true, ..busy(200.0) };
+        let (count, spent) = hour(&mut plan, &suspicious, 20.0, 300.0);
+        assert!(spent <= 0.005 * (3_600_000.0 + RESERVE_MS) + 300.0, "{spent}");
+        let calm = hour(
+            &mut ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0)),
+            &busy(200.0),
+            20.0,
+            300.0,
+        );
+        assert!(count > calm.0);
+    }
+
+    #[test]
+    fn an_idle_app_is_left_alone() {
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        let idle =
+            Situation { heap_used_bytes: 10.1 * MB, live_bytes: Some(10.0 * MB), ..busy(10.0) };
+        assert_eq!(plan.step(Millis(60_000), &idle), Err(Wait::Idle));
+    }
+
+    #[test]
+    fn a_forced_gc_that_would_stop_too_long_is_refused_with_its_prediction() {
+        let mut plan = ReadingPlan::new(Way::Forced, 0.05, 100, Millis(0));
+        assert_eq!(plan.step(Millis(0), &busy(200.0)), Err(Wait::Pause { predicted_ms: 290.0 }));
+        assert_eq!(plan.step(Millis(0), &busy(20.0)), Ok(()));
+    }
+
+    #[test]
+    fn one_long_stop_rests_the_readings_and_does_not_end_them() {
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        assert_eq!(plan.step(Millis(0), &busy(20.0)), Ok(()));
+        plan.ended(Millis(1000), 300.0, Some(30.0), 20.0 * MB);
+        assert!(matches!(plan.step(Millis(20_000), &busy(20.0)), Err(Wait::Pause { .. })));
+        plan.ended(Millis(200_000), 20.0, None, 20.0 * MB);
+        plan.ended(Millis(250_000), 20.0, None, 20.0 * MB);
+        plan.ended(Millis(260_000), 20.0, None, 20.0 * MB);
+        assert_eq!(plan.step(Millis(400_000), &busy(20.0)), Ok(()));
+    }
+
+    #[test]
+    fn a_reading_that_never_ends_is_given_up_and_counted() {
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        assert_eq!(plan.step(Millis(0), &busy(20.0)), Ok(()));
+        assert_eq!(plan.step(Millis(5_000), &busy(20.0)), Err(Wait::Pending));
+        assert_eq!(plan.step(Millis(25_000), &busy(20.0)), Err(Wait::NotDue));
+        assert_eq!(plan.totals().1, 1);
+    }
+
+    #[test]
+    fn natural_readings_are_free_and_count() {
+        let mut plan = ReadingPlan::new(Way::Natural, 0.005, 100, Millis(0));
+        assert_eq!(plan.step(Millis(0), &busy(20.0)), Err(Wait::Unable));
+        plan.ended(Millis(1000), 5.0, None, 20.0 * MB);
+        assert_eq!(plan.totals(), (1, 0, 0.0));
+    }
+}
