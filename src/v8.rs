@@ -1,0 +1,278 @@
+//! The few V8 functions that Node-API does not offer, looked up by name in the running binary. Each is
+//! optional: absent, or failing its self-check, the guard falls back to public API. It calls; it does not
+//! decide when.
+//!
+//! Rules that every call here keeps:
+//! - it is made on the JS thread of the isolate it concerns, and the isolate is the current one;
+//! - no isolate pointer leaves [`Gc`], which is neither `Send` nor `Sync` and removes its callbacks when it
+//!   is dropped, at the latest in the environment's cleanup hook, when the isolate still lives.
+//!
+//! The names are those of the Itanium C++ ABI and were found unchanged in Node 18 to 26.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crate::sample::LiveHeapReading;
+
+/// `v8::MemoryPressureLevel::kModerate`.
+const MODERATE: c_int = 1;
+
+/// `v8::GCType::kGCTypeMarkSweepCompact` (v8-callbacks.h, unchanged since V8 9).
+const MARK_SWEEP_COMPACT: c_int = 4;
+
+/// Words of `v8::HeapStatistics` are 14 to 15 in Node 18 to 26; room for what later versions may add.
+const STATISTICS_WORDS: usize = 64;
+
+/// `HeapStatistics::used_heap_size_` and `::heap_size_limit_` (v8-statistics.h).
+const USED_HEAP_SIZE: usize = 4;
+const HEAP_SIZE_LIMIT: usize = 5;
+
+type Isolate = c_void;
+type GetCurrent = unsafe extern "C" fn() -> *mut Isolate;
+type MemoryPressureNotification = unsafe extern "C" fn(*mut Isolate, c_int);
+type GetHeapStatistics = unsafe extern "C" fn(*mut Isolate, *mut usize);
+type GcCallback = unsafe extern "C" fn(*mut Isolate, c_int, c_int, *mut c_void);
+type AddGcCallback = unsafe extern "C" fn(*mut Isolate, GcCallback, *mut c_void, c_int);
+type RemoveGcCallback = unsafe extern "C" fn(*mut Isolate, GcCallback, *mut c_void);
+
+/// What was found in this binary.
+struct Symbols {
+    get_current: GetCurrent,
+    memory_pressure: Option<MemoryPressureNotification>,
+    callbacks: Option<Callbacks>,
+}
+
+#[derive(Clone, Copy)]
+struct Callbacks {
+    get_heap_statistics: GetHeapStatistics,
+    add_prologue: AddGcCallback,
+    remove_prologue: RemoveGcCallback,
+    add_epilogue: AddGcCallback,
+    remove_epilogue: RemoveGcCallback,
+}
+
+/// Looks a function up in the process.
+///
+/// # Safety
+/// `F` must be the function pointer type of the C++ function of that name.
+#[cfg(unix)]
+unsafe fn find<F: Copy>(name: &CStr) -> Option<F> {
+    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+    // SAFETY: dlsym takes any terminated string; RTLD_DEFAULT searches what is loaded and loads nothing.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    // SAFETY: F is a function pointer of the size of a data pointer (asserted), and by contract its type.
+    (!address.is_null()).then(|| unsafe { std::mem::transmute_copy::<*mut c_void, F>(&address) })
+}
+
+#[cfg(not(unix))]
+unsafe fn find<F: Copy>(_name: &CStr) -> Option<F> {
+    // Windows mangles differently and exports other names: public API only.
+    None
+}
+
+fn symbols() -> Option<&'static Symbols> {
+    static SYMBOLS: OnceLock<Option<Symbols>> = OnceLock::new();
+    SYMBOLS
+        .get_or_init(|| {
+            // SAFETY: every type is that of v8-isolate.h for the method of that mangled name; `this` comes
+            // first, enums are passed as int, references and pointers as pointers.
+            unsafe {
+                Some(Symbols {
+                    get_current: find(c"_ZN2v87Isolate10GetCurrentEv")?,
+                    memory_pressure: find(
+                        c"_ZN2v87Isolate26MemoryPressureNotificationENS_19MemoryPressureLevelE",
+                    ),
+                    callbacks: callbacks(),
+                })
+            }
+        })
+        .as_ref()
+}
+
+/// # Safety
+/// None beyond that of [`find`]: the types are those of v8-isolate.h.
+unsafe fn callbacks() -> Option<Callbacks> {
+    // SAFETY: as in `symbols`.
+    unsafe {
+        Some(Callbacks {
+            get_heap_statistics: find(
+                c"_ZN2v87Isolate17GetHeapStatisticsEPNS_14HeapStatisticsE",
+            )?,
+            add_prologue: find(
+                c"_ZN2v87Isolate21AddGCPrologueCallbackEPFvPS0_NS_6GCTypeENS_15GCCallbackFlagsEPvES4_S2_",
+            )?,
+            remove_prologue: find(
+                c"_ZN2v87Isolate24RemoveGCPrologueCallbackEPFvPS0_NS_6GCTypeENS_15GCCallbackFlagsEPvES4_",
+            )?,
+            add_epilogue: find(
+                c"_ZN2v87Isolate21AddGCEpilogueCallbackEPFvPS0_NS_6GCTypeENS_15GCCallbackFlagsEPvES4_S2_",
+            )?,
+            remove_epilogue: find(
+                c"_ZN2v87Isolate24RemoveGCEpilogueCallbackEPFvPS0_NS_6GCTypeENS_15GCCallbackFlagsEPvES4_",
+            )?,
+        })
+    }
+}
+
+/// What the GC callbacks need. Boxed so that its address, which V8 keeps, does not move.
+struct Observer {
+    began: Cell<Option<Instant>>,
+    get_heap_statistics: GetHeapStatistics,
+    on_major: Box<dyn Fn(LiveHeapReading)>,
+}
+
+/// This isolate's GC, as far as the running binary lets one reach it. Lives on the JS thread.
+pub struct Gc {
+    isolate: NonNull<Isolate>,
+    observer: Option<(Box<Observer>, Callbacks)>,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// Whether the GC epilogue could be used, and if not why, for `status()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Every major GC is seen.
+    On,
+    /// Not: the reason.
+    Off(&'static str),
+}
+
+impl Gc {
+    /// Reaches the GC of the isolate that is current on this thread; `None` if V8's symbols are absent or
+    /// no isolate is current.
+    pub fn current() -> Option<Gc> {
+        // SAFETY: a static method without arguments; returns null where no isolate is entered.
+        let isolate = NonNull::new(unsafe { (symbols()?.get_current)() })?;
+        Some(Gc { isolate, observer: None, not_send: PhantomData })
+    }
+
+    /// Calls `on_major` at the end of every major GC, on this thread, inside the GC: it must not touch
+    /// JavaScript, and be quick. `heap_size_limit` is what public API says of this isolate; the private
+    /// layout of `HeapStatistics` is used only if it says the same.
+    pub fn observe(
+        &mut self,
+        heap_size_limit: f64,
+        used_heap_size: f64,
+        on_major: Box<dyn Fn(LiveHeapReading)>,
+    ) -> Epilogue {
+        let Some(callbacks) = symbols().and_then(|symbols| symbols.callbacks) else {
+            return Epilogue::Off("V8's GC callbacks were not found in this binary");
+        };
+        if self.observer.is_some() {
+            return Epilogue::On;
+        }
+        let words = statistics(callbacks.get_heap_statistics, self.isolate.as_ptr());
+        let (used, limit) = (words[USED_HEAP_SIZE] as f64, words[HEAP_SIZE_LIMIT] as f64);
+        // The limit is the same number in both; what is used has moved a little between the two readings.
+        let near = (used - used_heap_size).abs() <= 0.25 * used_heap_size + 4_194_304.0;
+        if limit != heap_size_limit || !near {
+            return Epilogue::Off("V8's heap statistics have another layout than expected");
+        }
+        let observer = Box::new(Observer {
+            began: Cell::new(None),
+            get_heap_statistics: callbacks.get_heap_statistics,
+            on_major,
+        });
+        let address = std::ptr::from_ref::<Observer>(&observer).cast_mut().cast();
+        // SAFETY: the isolate is current on this thread. The address stays valid until `drop` has removed
+        // both callbacks: the box is owned by self, and V8 calls back on this thread only.
+        unsafe {
+            (callbacks.add_prologue)(self.isolate.as_ptr(), prologue, address, MARK_SWEEP_COMPACT);
+            (callbacks.add_epilogue)(self.isolate.as_ptr(), epilogue, address, MARK_SWEEP_COMPACT);
+        }
+        self.observer = Some((observer, callbacks));
+        Epilogue::On
+    }
+
+    /// Whether [`Gc::start_major`] can do anything here.
+    pub fn can_start_major() -> bool {
+        symbols().is_some_and(|symbols| symbols.memory_pressure.is_some())
+    }
+
+    /// Starts an incremental, concurrent mark-compact and returns at once; the GC ends later, while the
+    /// app runs. Does nothing if marking is under way.
+    ///
+    /// V8: at `kModerate` `Heap::CheckMemoryPressure` starts incremental marking with the reduce-memory
+    /// flag and resets the level (src/heap/heap.cc).
+    pub fn start_major(&self) {
+        if let Some(notify) = symbols().and_then(|symbols| symbols.memory_pressure) {
+            // SAFETY: the isolate lives and is current on this thread (contract of the module); the method
+            // may be called from any thread and at any time.
+            unsafe { notify(self.isolate.as_ptr(), MODERATE) };
+        }
+    }
+}
+
+impl Drop for Gc {
+    fn drop(&mut self) {
+        if let Some((observer, callbacks)) = self.observer.take() {
+            let address = std::ptr::from_ref::<Observer>(&observer).cast_mut().cast();
+            // SAFETY: dropped on the JS thread while the isolate lives (contract of the module); the pair of
+            // function and address is the one that was added.
+            unsafe {
+                (callbacks.remove_prologue)(self.isolate.as_ptr(), prologue, address);
+                (callbacks.remove_epilogue)(self.isolate.as_ptr(), epilogue, address);
+            }
+        }
+    }
+}
+
+fn statistics(get: GetHeapStatistics, isolate: *mut Isolate) -> [usize; STATISTICS_WORDS] {
+    let mut words = [0usize; STATISTICS_WORDS];
+    // SAFETY: V8 writes its fields into the object it is given, at most 15 words of the 64 here; on a later
+    // layout that is larger than 64 words the symbol's argument type would have another name.
+    unsafe { get(isolate, words.as_mut_ptr()) };
+    words
+}
+
+/// Runs when a major GC's last, stopping step begins.
+unsafe extern "C" fn prologue(_: *mut Isolate, _: c_int, _: c_int, address: *mut c_void) {
+    // SAFETY: the address is that of the boxed Observer, which outlives the registration; V8 calls on the
+    // thread that owns it, so that the shared reference is the only use.
+    let observer = unsafe { &*address.cast::<Observer>() };
+    observer.began.set(Some(Instant::now()));
+}
+
+/// Runs when a major GC has ended: dead objects are no longer counted as used.
+unsafe extern "C" fn epilogue(isolate: *mut Isolate, _: c_int, _: c_int, address: *mut c_void) {
+    // SAFETY: as in `prologue`.
+    let observer = unsafe { &*address.cast::<Observer>() };
+    let pause_ms =
+        observer.began.take().map_or(0.0, |began| began.elapsed().as_secs_f64() * 1000.0);
+    let words = statistics(observer.get_heap_statistics, isolate);
+    (observer.on_major)(LiveHeapReading { bytes: words[USED_HEAP_SIZE] as f64, pause_ms });
+}
+
+/// Keeps this library loaded for the life of the process: the native thread outlives the environment that
+/// started it, and Node unloads an add-on when the last worker that loaded it ends.
+#[cfg(unix)]
+pub fn pin_library() {
+    static PINNED: OnceLock<()> = OnceLock::new();
+    PINNED.get_or_init(|| {
+        let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+        let here: fn() = pin_library;
+        // SAFETY: dladdr fills the struct when it returns non-zero, for any address; dlopen of a library
+        // that is loaded already only raises its count, and RTLD_NODELETE keeps it for good.
+        unsafe {
+            if libc::dladdr(here as *const c_void, found.as_mut_ptr()) != 0 {
+                let found = found.assume_init();
+                if !found.dli_fname.is_null() {
+                    libc::dlopen(
+                        found.dli_fname,
+                        libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE,
+                    );
+                }
+            }
+        }
+    });
+}
+
+/// Windows keeps a module loaded while a thread of it runs only if asked; Node does not unload add-ons there.
+#[cfg(not(unix))]
+pub fn pin_library() {}
