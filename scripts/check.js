@@ -42,7 +42,7 @@ async function cargoLint(subcommand, args) {
 /**
  * Formatting, lints and types.
  *
- * @param {import('./steps.js').Steps} steps
+ * @param {InstanceType<typeof Steps>} steps
  */
 async function lint(steps) {
   await steps.step('rustfmt', () => cargoLint('fmt', ['--check']));
@@ -85,7 +85,7 @@ function testArguments({ reporter = 'spec', files = testFiles() } = {}) {
 /**
  * The JS tests with the binary that is in place, then the Rust tests.
  *
- * @param {import('./steps.js').Steps} steps
+ * @param {InstanceType<typeof Steps>} steps
  */
 async function test(steps) {
   await steps.step('JavaScript tests', () =>
