@@ -315,7 +315,7 @@ async function pack({ out, only, binaries = {} }) {
   const tarballs = [];
   if (!only || only.includes('main')) tarballs.push(await packMain(destination));
   const needsBuild = wanted ? wanted.some((triple) => !binaries[triple]) : given.length === 0;
-  const zig = needsBuild && (await works('cargo', ['zigbuild', '--version']));
+  const zig = needsBuild && (await works('cargo', ['zigbuild', '--help']));
   const triples = wanted ?? (needsBuild ? await buildable(zig) : given);
   for (const triple of triples) {
     const binary = binaries[triple] ?? (await buildFor(triple, zig));
