@@ -1,0 +1,28 @@
+#!/usr/bin/env node
+'use strict';
+
+/**
+ * The `leakguard` command: argv in, one native call, exit code out. It knows no subcommand and no
+ * option; those are in the binary. It does not start the guard: not in this process, and through
+ * LEAKGUARD=off not in one that it starts.
+ */
+
+process.env.LEAKGUARD = 'off';
+
+const { load } = require('../lib/load.js');
+
+/** Usage or bad input, and here: no binary to ask. */
+const EXIT_UNUSABLE = 2;
+
+// The native side writes to the descriptors itself and takes a closed pipe (`leakguard … | head`) as
+// the end of its output. Here only the line below can meet one, and nobody is left to be told.
+process.stderr.on('error', () => {});
+
+const { binding, error } = load();
+if (error) {
+  process.stderr.write(`leakguard: ${error.message}\n`);
+  process.exitCode = EXIT_UNUSABLE;
+} else {
+  // Setting the code instead of exiting lets Node write out what is still buffered.
+  process.exitCode = binding.cli(process.argv.slice(2));
+}

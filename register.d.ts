@@ -1,0 +1,2 @@
+// Importing it starts the guard; there is nothing to take from it.
+export {};

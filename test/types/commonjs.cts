@@ -1,0 +1,30 @@
+// A strict TypeScript program in CommonJS that uses the public API; it is compiled, never run.
+import { EventEmitter } from 'node:events';
+
+import leakguard = require('leakguard');
+
+leakguard.start({ growthRate: '10MB/h', window: '1h', dir: './leakguard', listeners: 'on' });
+leakguard.stop();
+
+const { schema, state, settings, findings }: leakguard.Status = leakguard.status();
+console.log(schema satisfies number, state, settings.growthRate?.text);
+for (const { sentence, cause, series, evidence } of findings) {
+  console.log(sentence satisfies string, cause?.site?.file, series[0]?.id, evidence[0]?.file);
+}
+
+const unwatch: () => void = leakguard.watch(new EventEmitter(), { name: 'rooms' });
+unwatch();
+leakguard.watch(new AbortController().signal)();
+
+leakguard.on('finding', (finding) => console.log(finding.sentence satisfies string));
+leakguard.on('error', (error) => console.log(error.message satisfies string));
+
+async function snapshot(): Promise<string> {
+  const taken = await leakguard.snapshot({ reason: 'before the deploy' });
+  if ('refused' in taken) return 'refused';
+  return taken.path;
+}
+void snapshot();
+
+// @ts-expect-error an option that does not exist
+leakguard.start({ growthRates: '1MB/h' });

@@ -1,0 +1,7 @@
+// A strict TypeScript program as an ES module; it is compiled, never run.
+import leakguard, { type Finding } from 'leakguard';
+import 'leakguard/register';
+
+leakguard.start({ window: '1h' });
+const first: Finding | undefined = leakguard.status().findings[0];
+console.log(first?.sentence);
