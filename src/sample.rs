@@ -100,6 +100,10 @@ pub struct ProcessSample {
     pub cgroup_used_bytes: Option<u64>,
     /// Lowest memory limit of the cgroup and its ancestors, bytes; `None` if there is none.
     pub cgroup_limit_bytes: Option<u64>,
+    /// Smallest distance between limit and use over the cgroup and its ancestors that can be seen, bytes: what is
+    /// left until the OOM killer comes. It can be less than limit minus use where an ancestor (a pod) is
+    /// shared. `None` if there is no limit.
+    pub cgroup_headroom_bytes: Option<u64>,
     /// Whether an OOM kill takes the whole cgroup (`memory.oom.group`, cgroup v2).
     pub cgroup_oom_group: Option<bool>,
     /// Memory the machine can still give without swapping, bytes (`MemAvailable`).
