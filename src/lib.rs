@@ -9,15 +9,22 @@
 mod addon;
 
 pub mod cli;
+pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod detect;
+pub mod evidence;
+pub mod finding;
 pub mod heap;
+pub mod mailbox;
 pub mod metric;
 pub mod pipeline;
 pub mod probe;
 pub mod readings;
 pub mod report;
 pub mod sample;
+pub mod sampler;
 pub mod series;
 pub mod stats;
 pub mod trigger;
+pub mod v8;

@@ -170,6 +170,7 @@ struct Isolate {
     emitters: HashMap<u32, Emitter>,
     plan: ReadingPlan,
     heap_limit: Option<f64>,
+    large_objects: Option<f64>,
     /// When the last reading of any kind came from the JS thread.
     heartbeat: Millis,
     memory: Option<(Millis, f64)>,
@@ -256,6 +257,7 @@ impl Pipeline {
                 emitters: HashMap::new(),
                 plan,
                 heap_limit: None,
+                large_objects: None,
                 heartbeat: now,
                 memory: None,
                 wait: None,
@@ -291,11 +293,6 @@ impl Pipeline {
             isolate.plan.configure(way, config.gc_share, config.max_gc_pause_ms);
         }
         self.config = config;
-    }
-
-    /// Takes over a cooldown of an earlier run.
-    pub fn inherit_cooldown(&mut self, key: String, until: Millis) {
-        self.trigger.inherit(key, until);
     }
 
     /// The process was read.
@@ -335,6 +332,7 @@ impl Pipeline {
         let Some(isolate) = self.isolates.get_mut(&id) else { return };
         isolate.heartbeat = at;
         isolate.heap_limit = reading.heap_limit_bytes.or(isolate.heap_limit);
+        isolate.large_objects = reading.large_object_bytes.or(isolate.large_objects);
         if let (Some(total), Some(external)) = (reading.heap_total_bytes, reading.external_bytes) {
             isolate.memory = Some((at, total + external));
         }
@@ -491,6 +489,19 @@ impl Pipeline {
     /// Last value of a series of an isolate.
     pub fn last(&self, id: IsolateId, series: SeriesId) -> Option<(Millis, f64)> {
         self.isolates.get(&id)?.tracked.get(&series)?.series.last()
+    }
+
+    /// Bytes in V8's large-object spaces after the last major GC.
+    pub fn large_objects(&self, id: IsolateId) -> Option<f64> {
+        self.isolates.get(&id)?.large_objects
+    }
+
+    /// The way in use for an isolate's live heap turned out not to work, or a better one was found.
+    pub fn set_way(&mut self, id: IsolateId, way: Way) {
+        let (share, pause) = (self.config.gc_share, self.config.max_gc_pause_ms);
+        if let Some(isolate) = self.isolates.get_mut(&id) {
+            isolate.plan.configure(way, share, pause);
+        }
     }
 
     /// V8's heap limit of an isolate, bytes.

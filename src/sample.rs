@@ -26,6 +26,8 @@ pub struct IsolateReading {
     pub external_bytes: Option<f64>,
     /// ArrayBuffers, bytes.
     pub array_buffers_bytes: Option<f64>,
+    /// Heap in V8's large-object spaces, bytes; read after a major GC only.
+    pub large_object_bytes: Option<f64>,
     /// Share of the time since the last reading in which the event loop was busy, 0 to 1.
     pub loop_utilization: Option<f64>,
     /// Active libuv handles that can leak: sockets, pipes, processes, watchers.

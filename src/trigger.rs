@@ -21,16 +21,6 @@ pub struct Source {
     pub emitter: Option<String>,
 }
 
-impl Source {
-    /// The key of its cooldown in the directory: the same for every process and run of an app.
-    pub fn cooldown_key(&self) -> String {
-        match &self.emitter {
-            Some(emitter) => format!("{} {emitter}", self.series.as_str()),
-            None => self.series.as_str().to_owned(),
-        }
-    }
-}
-
 /// Growth on which enough evaluations agree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Confirmed {
@@ -102,8 +92,6 @@ pub struct Trigger {
     warm_at: Millis,
     cooldown_ms: u64,
     silent_until: HashMap<Source, Millis>,
-    /// Cooldowns of earlier runs and sister processes, by key.
-    inherited: HashMap<String, Millis>,
     opened: u32,
     silenced: u64,
 }
@@ -116,15 +104,9 @@ impl Trigger {
             warm_at,
             cooldown_ms,
             silent_until: HashMap::new(),
-            inherited: HashMap::new(),
             opened: 0,
             silenced: 0,
         }
-    }
-
-    /// Takes over a cooldown that an earlier run or a sister process began.
-    pub fn inherit(&mut self, cooldown_key: String, until: Millis) {
-        self.inherited.insert(cooldown_key, until);
     }
 
     /// New settings; the phase stays.
@@ -142,11 +124,9 @@ impl Trigger {
             _ => {}
         }
         self.silent_until.retain(|_, until| now < *until);
-        self.inherited.retain(|_, until| now < *until);
-        let (fresh, silent): (Vec<_>, Vec<_>) = confirmed.into_iter().partition(|confirmed| {
-            !self.silent_until.contains_key(&confirmed.source)
-                && !self.inherited.contains_key(&confirmed.source.cooldown_key())
-        });
+        let (fresh, silent): (Vec<_>, Vec<_>) = confirmed
+            .into_iter()
+            .partition(|confirmed| !self.silent_until.contains_key(&confirmed.source));
         self.silenced += silent.len() as u64;
         if fresh.is_empty() {
             return Vec::new();
@@ -243,14 +223,6 @@ mod tests {
         let both = vec![grown(SeriesId::Listeners), grown(SeriesId::LiveHeap)];
         let decisions = trigger.step(Millis(1), both.clone());
         assert_eq!(decisions, [Decision::Open { finding: 1, confirmed: both }]);
-    }
-
-    #[test]
-    fn a_cooldown_of_an_earlier_run_holds() {
-        let mut trigger = Trigger::new(Millis(0), 1000);
-        trigger.inherit("live_heap".into(), Millis(60_000));
-        assert!(trigger.step(Millis(1), vec![grown(SeriesId::LiveHeap)]).is_empty());
-        assert_eq!(trigger.step(Millis(60_000), vec![grown(SeriesId::LiveHeap)]).len(), 1);
     }
 
     #[test]

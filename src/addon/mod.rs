@@ -1,3 +1,4 @@
 //! The boundary to Node: marshals and nothing else.
 
 pub mod cli;
+pub mod guard;

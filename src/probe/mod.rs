@@ -6,6 +6,7 @@
 //! crate (`other`), with fewer figures. A figure that cannot be had is `None`, never an error.
 
 pub mod own;
+pub mod uv;
 
 #[cfg(any(target_os = "linux", test))]
 mod procfs;

@@ -14,7 +14,8 @@ const TYPES: usize = 32;
 /// (Node has one for all JS timers), `signal` (bounded), `check`, `idle`, `prepare` (Node's own).
 const LEAKABLE: [&str; 8] = ["tcp", "pipe", "udp", "tty", "process", "fs_event", "fs_poll", "poll"];
 
-type Walk = unsafe extern "C" fn(*mut c_void, unsafe extern "C" fn(*mut c_void, *mut c_void), *mut c_void);
+type Walk =
+    unsafe extern "C" fn(*mut c_void, unsafe extern "C" fn(*mut c_void, *mut c_void), *mut c_void);
 
 #[derive(Clone, Copy)]
 struct Symbols {

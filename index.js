@@ -1,0 +1,340 @@
+'use strict';
+
+/**
+ * leakguard: `require('leakguard')` starts it. This file is the public API and the glue between the native
+ * guard and this environment; what it does for the guard on the JS thread is caught here, because an exception
+ * would become the app's `uncaughtException`.
+ */
+
+const { EventEmitter } = require('node:events');
+const v8 = require('node:v8');
+const { isMainThread, threadId } = require('node:worker_threads');
+
+const gc = require('./lib/gc');
+const listeners = require('./lib/listeners');
+const { load } = require('./lib/load');
+const { fromEnvironment, fromOptions } = require('./lib/options');
+const { appPackage } = require('./lib/app');
+const probes = require('./lib/probes');
+const { writeSnapshot } = require('./lib/snapshot');
+const work = require('./lib/work');
+const { version } = require('./package.json');
+
+/** One guard per environment, also when two copies of the package are loaded. */
+const GUARD = Symbol.for('leakguard');
+
+/** @typedef {import('./index.js').Status} Status */
+
+/**
+ * A process warning; never an exception.
+ *
+ * @param {string} code
+ * @param {string} message
+ */
+function warn(code, message) {
+  process.emitWarning(message, { type: 'LeakguardWarning', code });
+}
+
+/** @param {unknown} error */
+function words(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** @returns {any} what the native guard is told of this environment */
+function environment() {
+  const heap = v8.getHeapStatistics();
+  const app = appPackage();
+  return {
+    pid: process.pid,
+    threadId,
+    node: process.version,
+    v8: process.versions.v8,
+    platform: `${process.platform}-${process.arch}`,
+    appName: app.name,
+    appVersion: app.version,
+    cwd: process.cwd(),
+    leakguard: version,
+    utcOffsetSeconds: -60 * new Date().getTimezoneOffset(),
+    uptimeSeconds: process.uptime(),
+    heapSizeLimit: heap.heap_size_limit,
+    usedHeapSize: heap.used_heap_size,
+    canForceGc: true,
+    canObserveGc: true,
+  };
+}
+
+class Leakguard extends EventEmitter {
+  /** @type {any} */
+  #binding = null;
+  /** @type {any} */
+  #native = null;
+  /** @type {import('./lib/options').GivenSetting[]} */
+  #options = [];
+  /** @type {Map<number, (answer: any) => void>} */
+  #questions = new Map();
+  #nextQuestion = 1;
+  /** @type {{ name: string, handler: () => void } | null} */
+  #signal = null;
+  /** @type {string | null} why nothing is guarded, where that was not asked for */
+  #problem = null;
+  /** @type {Set<string>} */
+  #warned = new Set();
+  #enabled = false;
+
+  constructor() {
+    super();
+    listeners.ignore(this);
+  }
+
+  /** @param {Record<string, unknown>} [options] */
+  start(options) {
+    try {
+      this.#start(fromOptions(options));
+    } catch (error) {
+      this.#problem = words(error);
+      warn('LEAKGUARD_START', `leakguard could not start: ${words(error)}`);
+    }
+    return this;
+  }
+
+  /** @param {import('./lib/options').GivenSetting[]} options */
+  #start(options) {
+    if (this.#binding === null) {
+      const { binding, error } = load();
+      if (error !== null) {
+        this.#problem = error.message;
+        if (process.env.LEAKGUARD?.match(/^(off|0|false|no)$/i) == null) this.#warnOnce(error.code, error.message);
+        return;
+      }
+      this.#binding = binding;
+    }
+    // Later options go over earlier ones, so that `start({ window })` twice keeps both.
+    const names = new Set(options.map((option) => option.name));
+    this.#options = [...this.#options.filter((option) => !names.has(option.name)), ...options];
+    const given = [...fromEnvironment(), ...this.#options];
+    const settings = this.#binding.resolve(given);
+    // What is wrong with the settings is said once, not by every worker.
+    if (isMainThread) for (const { code, message } of settings.warnings) this.#warnOnce(code, message);
+    this.#enabled = settings.enabled;
+    if (!settings.enabled) {
+      this.stop();
+      return;
+    }
+    if (this.#native === null) {
+      this.#native = new this.#binding.Guard(given, environment(), () => this.#onWake());
+    } else {
+      this.#native.configure(given);
+    }
+    if (settings.listeners) listeners.install();
+    else listeners.uninstall();
+    this.#listenTo(settings.signal ?? null);
+  }
+
+  stop() {
+    try {
+      listeners.uninstall();
+      gc.stopObserving();
+      this.#listenTo(null);
+      this.#native?.stop();
+    } catch (error) {
+      warn('LEAKGUARD_STOP', `leakguard could not stop: ${words(error)}`);
+    }
+    this.#native = null;
+    for (const answer of this.#questions.values()) answer(refused('shutting_down', 'the guard was stopped'));
+    this.#questions.clear();
+    return this;
+  }
+
+  /** @returns {any} */
+  status() {
+    try {
+      if (this.#native !== null) return JSON.parse(this.#native.status());
+    } catch (error) {
+      this.#problem = words(error);
+    }
+    const state = this.#problem !== null ? 'failed' : this.#enabled ? 'stopped' : 'off';
+    return {
+      schema: 1,
+      version,
+      state,
+      failure: this.#problem,
+      uptimeMs: 0,
+      pid: process.pid,
+      node: process.version,
+      settings: {},
+      liveHeap: null,
+      isolates: [],
+      process: { series: {} },
+      directory: null,
+      directoryProblem: null,
+      findings: [],
+      refusals: [],
+      snapshots: [],
+      snapshotInProgress: false,
+      losses: { readings: 0, silenced: 0 },
+      cost: { ticks: 0, meanTickMicros: null, longestTickMicros: 0 },
+    };
+  }
+
+  /**
+   * @param {object} target
+   * @param {{ name?: string }} [options]
+   */
+  watch(target, options) {
+    if (!(target instanceof EventEmitter) && !(target instanceof EventTarget)) {
+      const error = new TypeError('leakguard.watch: expected an EventEmitter or an EventTarget');
+      throw Object.assign(error, { code: 'ERR_LEAKGUARD_TARGET' });
+    }
+    return this.#native === null ? () => {} : listeners.watch(target, options?.name);
+  }
+
+  /**
+   * @param {{ reason?: string }} [options]
+   * @returns {Promise<any>}
+   */
+  snapshot(options) {
+    const native = this.#native;
+    if (native === null) {
+      return Promise.resolve(refused('disabled', this.#problem ?? 'the guard is not running'));
+    }
+    return new Promise((resolve) => {
+      const number = this.#nextQuestion++;
+      this.#questions.set(number, resolve);
+      if (!native.requestSnapshot(number, String(options?.reason ?? 'on demand'))) {
+        this.#questions.delete(number);
+        resolve(refused('busy', 'the native thread is not taking requests'));
+      }
+    });
+  }
+
+  /** @param {string} file @param {object} [options] */
+  analyze(file, options) {
+    return require('./lib/analyze').analyze(file, options);
+  }
+
+  /** @param {string} before @param {string} after @param {string} [later] */
+  diff(before, after, later) {
+    return require('./lib/analyze').diff(before, after, later);
+  }
+
+  #onWake() {
+    const native = this.#native;
+    if (native === null) return;
+    try {
+      const bits = native.takeWork();
+      gc.expireObserver();
+      if (bits & work.HEAP_AFTER_GC) probes.readHeap(native, true);
+      if (bits & work.HEAP) probes.readHeap(native, false);
+      if (bits & work.TIMERS) probes.countTimers(native);
+      if (bits & work.LISTENERS) listeners.report(native);
+      if (bits & work.OBSERVE_MAJOR) gc.observeMajor(native);
+      if (bits & work.FORCE_GC) gc.forceGc(native);
+      if (bits & work.SNAPSHOT) writeSnapshot(native);
+      if (bits & work.EVENTS) this.#takeEvents(native);
+    } catch (error) {
+      this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);
+    }
+  }
+
+  /** @param {any} native */
+  #takeEvents(native) {
+    for (let event = native.nextEvent(); event !== null; event = native.nextEvent()) {
+      const [kind, json] = event;
+      const payload = JSON.parse(json);
+      if (kind === 'warning') this.#warnOnce(payload.code, payload.message);
+      else if (kind === 'answer') this.#answer(payload);
+      else this.#tell(kind, payload);
+    }
+  }
+
+  /** @param {any} payload */
+  #answer(payload) {
+    const { number, ...answer } = payload;
+    this.#questions.get(number)?.(answer);
+    this.#questions.delete(number);
+  }
+
+  /**
+   * Tells everybody who listens. What a handler throws is its own affair and becomes a process warning.
+   *
+   * @param {string} kind
+   * @param {any} payload
+   */
+  #tell(kind, payload) {
+    const channel = require('node:diagnostics_channel').channel(`leakguard:${kind}`);
+    if (channel.hasSubscribers) channel.publish(payload);
+    /** @type {any} */
+    let about = payload;
+    if (kind === 'error') {
+      about = Object.assign(new Error(payload.message), { code: payload.code });
+      if (this.listenerCount('error') === 0) {
+        this.#warnOnce(payload.code, payload.message);
+        return;
+      }
+    }
+    for (const handler of this.rawListeners(kind)) {
+      try {
+        const result = Reflect.apply(handler, this, [about]);
+        if (typeof result?.then === 'function') {
+          result.then(undefined, (/** @type {unknown} */ error) => handlerFailed(kind, error));
+        }
+      } catch (error) {
+        handlerFailed(kind, error);
+      }
+    }
+  }
+
+  /** @param {string | null} name */
+  #listenTo(name) {
+    if (this.#signal?.name === name) return;
+    if (this.#signal !== null) process.removeListener(this.#signal.name, this.#signal.handler);
+    this.#signal = null;
+    // Signals reach the main thread only.
+    if (name === null || !isMainThread) return;
+    const handler = () => {
+      this.#native?.requestSnapshot(0, `signal ${name}`);
+    };
+    try {
+      process.on(name, handler);
+      this.#signal = { name, handler };
+    } catch (error) {
+      this.#warnOnce('LEAKGUARD_OPTION', `LEAKGUARD_SIGNAL: cannot listen to ${name}: ${words(error)}`);
+    }
+  }
+
+  /**
+   * @param {string} code
+   * @param {string} message
+   */
+  #warnOnce(code, message) {
+    if (this.#warned.has(message) || this.#warned.size > 100) return;
+    this.#warned.add(message);
+    warn(code, message);
+  }
+}
+
+/**
+ * @param {string} kind
+ * @param {unknown} error
+ */
+function handlerFailed(kind, error) {
+  warn('LEAKGUARD_HANDLER', `a handler of leakguard's '${kind}' event failed: ${words(error)}`);
+}
+
+/**
+ * @param {string} reason
+ * @param {string} sentence
+ */
+function refused(reason, sentence) {
+  return { refused: { reason, sentence, unit: null, needed: null, available: null, sufficient: null } };
+}
+
+/** @type {any} */
+const shared = globalThis;
+if (shared[GUARD] === undefined) {
+  const guard = new Leakguard();
+  Object.defineProperty(shared, GUARD, { value: guard, enumerable: false });
+  guard.start();
+}
+
+module.exports = shared[GUARD];

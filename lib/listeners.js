@@ -1,0 +1,395 @@
+'use strict';
+
+/**
+ * Counts listeners per emitter and event: for every EventEmitter and EventTarget whose list grows past
+ * eight, and for those handed to `watch()`. Emitters are held weakly. It wraps what it finds on the
+ * prototypes and hands every call on; it never throws into a caller, and a wrap of somebody else on top of
+ * ours keeps working, also after `uninstall`.
+ *
+ * An add costs a few nanoseconds; a stack is taken only when a list grows to a new power of two.
+ */
+
+const { EventEmitter } = require('node:events');
+const { fileURLToPath } = require('node:url');
+
+/** Lists shorter than this are not looked at. A power of two. */
+const FIRST = 8;
+
+/** Emitter-event pairs known at a time; those with the fewest listeners go first. */
+const MAX_ENTRIES = 2048;
+
+/** Rows of one report. */
+const MAX_ROWS = 48;
+
+/** Stacks taken in one second: thousands of emitters that grow together must not be felt. */
+const STACKS_PER_SECOND = 50;
+
+/** Frames looked at for the code that adds a listener. */
+const FRAMES = 24;
+
+/**
+ * @typedef {{ function: string, file: string, line: number, column: number }} Site
+ * @typedef {object} Entry
+ * @property {number} key
+ * @property {WeakRef<object>} ref
+ * @property {string | symbol} type
+ * @property {string} emitter class of the emitter, or the name given to `watch`
+ * @property {number} highest longest list for which a stack was considered
+ * @property {number} count at the last report
+ * @property {Site | null} site
+ * @property {(target: object, type: string | symbol) => number} read
+ */
+
+/** @type {Map<number, Entry>} */
+const entries = new Map();
+/** @type {WeakMap<object, Map<string | symbol, Entry>>} */
+let byEmitter = new WeakMap();
+/** @type {Set<{ ref: WeakRef<object>, name: string | undefined }>} */
+const watched = new Set();
+/** @type {WeakSet<object>} */
+const ignored = new WeakSet();
+
+let nextKey = 1;
+let active = false;
+let stackSecond = 0;
+let stacks = 0;
+
+/** @type {{ target: any, method: string, original: Function, wrapper: Function }[]} */
+const wraps = [];
+
+/** @type {symbol | undefined} */
+let kEvents;
+
+/** Starts counting. Safe twice. */
+function install() {
+  active = true;
+  if (wraps.length > 0) return;
+  const prototype = EventEmitter.prototype;
+  const { on, addListener, prependListener } = prototype;
+  const wrappedOn = wrapEmitter(on);
+  wrap(prototype, 'on', on, wrappedOn);
+  // In Node the two are one function; whoever compares them must still find them equal.
+  wrap(prototype, 'addListener', addListener, addListener === on ? wrappedOn : wrapEmitter(addListener));
+  wrap(prototype, 'prependListener', prependListener, wrapEmitter(prependListener));
+  kEvents = eventsSymbol();
+  if (kEvents !== undefined) {
+    const { addEventListener } = EventTarget.prototype;
+    wrap(EventTarget.prototype, 'addEventListener', addEventListener, wrapTarget(addEventListener));
+  }
+}
+
+/** Stops counting and takes the wraps off where nobody has wrapped them since. */
+function uninstall() {
+  active = false;
+  for (const { target, method, original, wrapper } of wraps.splice(0)) {
+    if (target[method] === wrapper) define(target, method, original);
+  }
+  entries.clear();
+  watched.clear();
+  byEmitter = new WeakMap();
+}
+
+/**
+ * @param {any} target
+ * @param {string} method
+ * @param {Function} original
+ * @param {Function} wrapper
+ */
+function wrap(target, method, original, wrapper) {
+  for (const property of ['name', 'length']) {
+    const descriptor = Object.getOwnPropertyDescriptor(original, property);
+    if (descriptor) Object.defineProperty(wrapper, property, descriptor);
+  }
+  try {
+    define(target, method, wrapper);
+    wraps.push({ target, method, original, wrapper });
+  } catch {
+    // Frozen intrinsics (--frozen-intrinsics): that class is not counted.
+  }
+}
+
+/**
+ * @param {any} target
+ * @param {string} method
+ * @param {Function} value
+ */
+function define(target, method, value) {
+  const descriptor = Object.getOwnPropertyDescriptor(target, method);
+  Object.defineProperty(target, method, { ...descriptor, value });
+}
+
+/** @param {Function} original */
+function wrapEmitter(original) {
+  /**
+   * @this {any}
+   * @param {string | symbol} type
+   * @param {Function} listener
+   */
+  return function on(type, listener) {
+    const result =
+      arguments.length === 2
+        ? original.call(this, type, listener)
+        : Reflect.apply(original, this, arguments);
+    if (active) {
+      try {
+        // One listener is the function itself, whose length is its number of parameters.
+        const list = this._events[type];
+        if (typeof list === 'object') {
+          const { length } = list;
+          if (length >= FIRST && (length & (length - 1)) === 0) grown(this, type, length, on, countEmitter);
+        }
+      } catch {
+        // An emitter that is none (a proxy, a subclass with its own store) is not counted.
+      }
+    }
+    return result;
+  };
+}
+
+/** @param {Function} original */
+function wrapTarget(original) {
+  /**
+   * @this {any}
+   * @param {string} type
+   * @param {unknown} listener
+   * @param {unknown} options
+   */
+  return function addEventListener(type, listener, options) {
+    const result =
+      arguments.length === 3
+        ? original.call(this, type, listener, options)
+        : Reflect.apply(original, this, arguments);
+    if (active) {
+      try {
+        const size = this[/** @type {symbol} */ (kEvents)].get(type).size;
+        if (size >= FIRST && (size & (size - 1)) === 0) grown(this, type, size, addEventListener, countTarget);
+      } catch {
+        // Not an EventTarget of Node's own making.
+      }
+    }
+    return result;
+  };
+}
+
+/** @returns {symbol | undefined} the key under which Node's EventTarget keeps its listeners */
+function eventsSymbol() {
+  try {
+    const target = new EventTarget();
+    const found = Object.getOwnPropertySymbols(target).find(
+      (symbol) => symbol.description === 'kEvents',
+    );
+    if (found === undefined) return undefined;
+    target.addEventListener('probe', () => {});
+    // @ts-expect-error: a private field, checked here before it is relied upon.
+    return target[found].get('probe').size === 1 ? found : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param {any} emitter @param {string | symbol} type */
+function countEmitter(emitter, type) {
+  const list = emitter._events?.[type];
+  if (list === undefined) return 0;
+  return typeof list === 'function' ? 1 : list.length;
+}
+
+/** @param {any} target @param {string | symbol} type */
+function countTarget(target, type) {
+  return target[/** @type {symbol} */ (kEvents)]?.get(type)?.size ?? 0;
+}
+
+/**
+ * @param {object} emitter
+ * @param {string | symbol} type
+ * @param {number} length
+ * @param {Function} wrapper frames above it are ours
+ * @param {Entry['read']} read
+ */
+function grown(emitter, type, length, wrapper, read) {
+  if (ignored.has(emitter)) return;
+  const entry = find(emitter, type, read);
+  // A list that swings around a power of two asks for one stack, not for one at each turn.
+  if (length <= entry.highest) return;
+  entry.highest = length;
+  const site = takeSite(wrapper);
+  if (site !== null) entry.site = site;
+}
+
+/**
+ * @param {object} emitter
+ * @param {string | symbol} type
+ * @param {Entry['read']} read
+ * @param {string} [name]
+ * @returns {Entry}
+ */
+function find(emitter, type, read, name) {
+  let types = byEmitter.get(emitter);
+  if (types === undefined) byEmitter.set(emitter, (types = new Map()));
+  let entry = types.get(type);
+  if (entry === undefined) {
+    entry = {
+      key: nextKey++,
+      ref: new WeakRef(emitter),
+      type,
+      emitter: name ?? className(emitter),
+      highest: 0,
+      count: 0,
+      site: null,
+      read,
+    };
+    types.set(type, entry);
+    if (entries.size >= MAX_ENTRIES) dropLeast();
+    entries.set(entry.key, entry);
+  }
+  return entry;
+}
+
+function dropLeast() {
+  let least;
+  for (const entry of entries.values()) {
+    if (least === undefined || entry.count < least.count) least = entry;
+  }
+  if (least !== undefined) forget(least);
+}
+
+/** @param {Entry} entry */
+function forget(entry) {
+  entries.delete(entry.key);
+  const emitter = entry.ref.deref();
+  if (emitter !== undefined) byEmitter.get(emitter)?.delete(entry.type);
+}
+
+/** @param {object} emitter */
+function className(emitter) {
+  try {
+    const { name } = emitter.constructor;
+    return typeof name === 'string' && name !== '' ? name.slice(0, 80) : 'Object';
+  } catch {
+    return 'Object';
+  }
+}
+
+/**
+ * The code that adds a listener: the nearest frame of the app, else the nearest of a package.
+ *
+ * @param {Function} below frames from this function up are left out
+ * @returns {Site | null}
+ */
+function takeSite(below) {
+  const second = Math.floor(performance.now() / 1000);
+  if (second !== stackSecond) {
+    stackSecond = second;
+    stacks = 0;
+  }
+  if (stacks++ >= STACKS_PER_SECOND) return null;
+  const { stackTraceLimit, prepareStackTrace } = Error;
+  /** @type {NodeJS.CallSite[]} */
+  let frames = [];
+  try {
+    Error.stackTraceLimit = FRAMES;
+    Error.prepareStackTrace = (_, sites) => sites;
+    const holder = /** @type {{ stack: any }} */ ({ stack: undefined });
+    Error.captureStackTrace(holder, below);
+    frames = holder.stack;
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
+    Error.prepareStackTrace = prepareStackTrace;
+  }
+  if (!Array.isArray(frames)) return null;
+  let fallback = null;
+  for (const frame of frames) {
+    const name = frame.getFileName() ?? frame.getEvalOrigin?.();
+    if (typeof name !== 'string' || name.startsWith('node:')) continue;
+    if (name.startsWith(__dirname)) continue;
+    const site = {
+      function: frame.getFunctionName() ?? frame.getMethodName() ?? '',
+      file: name.startsWith('file://') ? fileURLToPath(name) : name,
+      line: frame.getLineNumber() ?? 0,
+      column: frame.getColumnNumber() ?? 0,
+    };
+    if (!/[\\/]node_modules[\\/]/.test(site.file)) return site;
+    fallback ??= site;
+  }
+  return fallback;
+}
+
+/**
+ * Counts the listeners of a target from now on, however few they are.
+ *
+ * @param {object} target EventEmitter or EventTarget
+ * @param {string} [name] shown in place of its class
+ * @returns {() => void} stops that
+ */
+function watch(target, name) {
+  const one = { ref: new WeakRef(target), name };
+  watched.add(one);
+  return () => {
+    watched.delete(one);
+    for (const entry of byEmitter.get(target)?.values() ?? []) forget(entry);
+  };
+}
+
+/** Leaves an emitter of our own out of all counts. @param {object} emitter */
+function ignore(emitter) {
+  ignored.add(emitter);
+}
+
+/** Brings the entries of watched targets up to date: their events may have come and gone. */
+function findWatched() {
+  for (const one of watched) {
+    const target = one.ref.deref();
+    if (target === undefined) {
+      watched.delete(one);
+    } else if (target instanceof EventEmitter) {
+      for (const type of target.eventNames()) find(target, type, countEmitter, one.name);
+    } else if (kEvents !== undefined) {
+      // @ts-expect-error: checked by eventsSymbol.
+      for (const type of target[kEvents]?.keys() ?? []) find(target, type, countTarget, one.name);
+    } else {
+      for (const type of ['abort', 'message', 'error', 'close']) find(target, type, countPublic, one.name);
+    }
+  }
+}
+
+/** @param {any} target @param {string | symbol} type */
+function countPublic(target, type) {
+  return require('node:events').getEventListeners(target, type).length;
+}
+
+/** Reports the lists with most listeners. @param {any} native the native guard */
+function report(native) {
+  findWatched();
+  if (entries.size === 0) return;
+  /** @type {Entry[]} */
+  const alive = [];
+  for (const entry of entries.values()) {
+    const emitter = entry.ref.deref();
+    if (emitter === undefined) {
+      entries.delete(entry.key);
+      continue;
+    }
+    try {
+      entry.count = entry.read(emitter, entry.type);
+    } catch {
+      forget(entry);
+      continue;
+    }
+    alive.push(entry);
+  }
+  alive.sort((a, b) => b.count - a.count);
+  native.recordListeners(
+    alive.slice(0, MAX_ROWS).map((entry) => ({
+      key: entry.key,
+      emitter: entry.emitter,
+      event: String(entry.type).slice(0, 120),
+      count: entry.count,
+      function: entry.site?.function,
+      file: entry.site?.file,
+      line: entry.site?.line,
+      column: entry.site?.column,
+    })),
+  );
+}
+
+module.exports = { install, uninstall, watch, ignore, report };

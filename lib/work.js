@@ -1,0 +1,16 @@
+'use strict';
+
+/**
+ * Requests of the native thread, one bit each: the same numbers as `mailbox::work` in src/mailbox.rs.
+ */
+module.exports = Object.freeze({
+  HEAP: 1,
+  HEAP_AFTER_GC: 1 << 1,
+  TIMERS: 1 << 2,
+  LISTENERS: 1 << 3,
+  // 1 << 4 starts a major GC and is done natively.
+  OBSERVE_MAJOR: 1 << 5,
+  FORCE_GC: 1 << 6,
+  SNAPSHOT: 1 << 7,
+  EVENTS: 1 << 8,
+});

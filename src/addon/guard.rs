@@ -1,0 +1,416 @@
+//! The guard of one environment (main thread or worker) as a JavaScript class. Every method is called on
+//! that environment's JS thread; none throws but the constructor.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{Env, Function, Result, Status};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
+
+use crate::config::{Given, OPTIONS, Origin};
+use crate::mailbox::{Mailbox, work};
+use crate::probe::uv::Loop;
+use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
+use crate::sampler::{self, Attach, Handle, Identity, Ways};
+use crate::v8::{Epilogue, Gc};
+
+/// Wakes the JS thread: weak (it keeps nothing alive), without payload, queue of one.
+type WakeFunction = ThreadsafeFunction<(), (), (), Status, false, true, 1>;
+
+struct Wake(WakeFunction);
+
+impl sampler::Wake for Wake {
+    fn wake(&self) {
+        // A full queue means that a wake is under way; a closing environment needs none.
+        self.0.call((), ThreadsafeFunctionCallMode::NonBlocking);
+    }
+}
+
+/// A setting as JavaScript found it.
+#[napi(object)]
+pub struct GivenSetting {
+    /// Variable or option name.
+    pub name: String,
+    /// Text as given.
+    pub value: String,
+    /// Whether it stands in the environment.
+    pub environment: bool,
+}
+
+/// A process warning to be emitted.
+#[napi(object)]
+pub struct Warning {
+    /// Code.
+    pub code: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What JavaScript knows of its environment.
+#[napi(object)]
+pub struct Environment {
+    /// `process.pid`
+    pub pid: u32,
+    /// `worker_threads.threadId`
+    pub thread_id: u32,
+    /// `process.version`
+    pub node: String,
+    /// `process.versions.v8`
+    pub v8: String,
+    /// `linux-x64`
+    pub platform: String,
+    /// Name of the nearest package.json.
+    pub app_name: String,
+    /// Its version.
+    pub app_version: String,
+    /// `process.cwd()`
+    pub cwd: String,
+    /// Version of leakguard.
+    pub leakguard: String,
+    /// Local time minus UTC, seconds.
+    pub utc_offset_seconds: i32,
+    /// `process.uptime()`, seconds.
+    pub uptime_seconds: f64,
+    /// `heap_size_limit` of `v8.getHeapStatistics()`.
+    pub heap_size_limit: f64,
+    /// `used_heap_size` of the same.
+    pub used_heap_size: f64,
+    /// Whether `gc()` could be obtained.
+    pub can_force_gc: bool,
+    /// Whether a `major` GC can be observed with a PerformanceObserver.
+    pub can_observe_gc: bool,
+}
+
+/// Settings resolved without starting anything.
+#[napi(object)]
+pub struct Resolved {
+    /// Whether the guard is on.
+    pub enabled: bool,
+    /// Whether EventEmitter is to be wrapped.
+    pub listeners: bool,
+    /// The signal to listen to.
+    pub signal: Option<String>,
+    /// What is to be said.
+    pub warnings: Vec<Warning>,
+}
+
+/// One listener line of the JS thread's table.
+#[napi(object)]
+pub struct ListenerRow {
+    /// Names emitter and event.
+    pub key: u32,
+    /// Class of the emitter.
+    pub emitter: String,
+    /// The event.
+    pub event: String,
+    /// Listeners now.
+    pub count: u32,
+    /// Function that adds them.
+    pub function: Option<String>,
+    /// Its file.
+    pub file: Option<String>,
+    /// Its line, from 1.
+    pub line: Option<u32>,
+    /// Its column, from 1.
+    pub column: Option<u32>,
+}
+
+fn given(settings: Vec<GivenSetting>) -> Vec<Given> {
+    settings
+        .into_iter()
+        .map(|one| Given {
+            name: one.name,
+            value: one.value,
+            origin: if one.environment { Origin::Environment } else { Origin::Option },
+        })
+        .collect()
+}
+
+/// Resolves settings and says what is wrong with them.
+#[napi]
+pub fn resolve(settings: Vec<GivenSetting>) -> Resolved {
+    let (config, problems) = crate::config::resolve(&given(settings));
+    Resolved {
+        enabled: config.enabled,
+        listeners: config.listeners,
+        signal: config.signal,
+        warnings: problems
+            .into_iter()
+            .map(|problem| Warning { code: problem.code.into(), message: problem.message })
+            .collect(),
+    }
+}
+
+/// A row of the option table.
+#[napi(object)]
+pub struct OptionRow {
+    /// Name in `start(options)`.
+    pub key: String,
+    /// Environment variable.
+    pub variable: String,
+    /// Default, in the user's notation.
+    pub default: String,
+    /// What is accepted.
+    pub accepted: String,
+    /// One line of help.
+    pub help: String,
+}
+
+/// The option table, for docs, types and tests.
+#[napi]
+pub fn options() -> Vec<OptionRow> {
+    OPTIONS
+        .iter()
+        .map(|spec| OptionRow {
+            key: spec.key.into(),
+            variable: spec.variable(),
+            default: spec.default.into(),
+            accepted: spec.kind.accepted(),
+            help: spec.help.into(),
+        })
+        .collect()
+}
+
+/// The JS thread's side of what lives as long as the environment.
+struct Local {
+    gc: Option<Gc>,
+    uv: Option<Loop>,
+    handle: Option<Handle>,
+}
+
+impl Local {
+    /// Ends everything; safe twice.
+    fn end(&mut self) {
+        self.gc = None;
+        self.uv = None;
+        if let Some(handle) = self.handle.take() {
+            handle.detach();
+        }
+    }
+}
+
+/// The guard of one environment.
+#[napi]
+pub struct Guard {
+    mailbox: Arc<Mailbox>,
+    handle: Handle,
+    local: Rc<RefCell<Local>>,
+}
+
+#[napi]
+impl Guard {
+    /// Starts guarding this environment; the native thread starts with the first one of the process.
+    /// Throws if Node-API refuses the wake function.
+    #[napi(constructor)]
+    pub fn new(
+        env: Env,
+        settings: Vec<GivenSetting>,
+        environment: Environment,
+        wake: Function<(), ()>,
+    ) -> Result<Guard> {
+        crate::v8::pin_library();
+        let (config, _) = crate::config::resolve(&given(settings));
+        let wake: WakeFunction = wake
+            .build_threadsafe_function::<()>()
+            .weak::<true>()
+            .callee_handled::<false>()
+            .max_queue_size::<1>()
+            .build()?;
+        let mailbox = Arc::new(Mailbox::default());
+        let mut gc = Gc::current();
+        let ways = Ways {
+            pressure: !config.without.pressure && gc.is_some() && Gc::can_start_major(),
+            force: !config.without.gc && environment.can_force_gc,
+            observe: environment.can_observe_gc,
+        };
+        let without_epilogue = config.without.epilogue;
+        let handle = sampler::attach(Attach {
+            config,
+            identity: Identity {
+                pid: environment.pid,
+                tid: environment.thread_id,
+                node: environment.node,
+                v8: environment.v8,
+                platform: environment.platform,
+                app_name: environment.app_name,
+                app_version: environment.app_version,
+                cwd: environment.cwd,
+                leakguard: environment.leakguard,
+                uptime_ms: (environment.uptime_seconds.max(0.0) * 1000.0) as u64,
+            },
+            utc_offset_seconds: environment.utc_offset_seconds,
+            mailbox: Arc::clone(&mailbox),
+            wake: Box::new(Wake(wake)),
+            ways,
+        });
+        let epilogue = match (&mut gc, without_epilogue) {
+            (_, true) => Epilogue::Off("LEAKGUARD_WITHOUT names it"),
+            (None, _) => Epilogue::Off("V8's symbols were not found in this binary"),
+            (Some(gc), false) => {
+                let handle = handle.clone();
+                gc.observe(
+                    environment.heap_size_limit,
+                    environment.used_heap_size,
+                    Box::new(move |reading| handle.live_heap(reading)),
+                )
+            }
+        };
+        handle.epilogue(epilogue);
+        let uv = env.get_uv_event_loop().ok().and_then(|uv| uv_loop(uv.cast()));
+        let local = Rc::new(RefCell::new(Local { gc, uv, handle: Some(handle.clone()) }));
+        // The isolate still lives in the hook, and no longer after it.
+        env.add_env_cleanup_hook(Rc::clone(&local), |local| local.borrow_mut().end())?;
+        Ok(Guard { mailbox, handle, local })
+    }
+
+    /// Takes the requests of the native thread: bits of lib/work.js. What is native is done here.
+    #[napi]
+    pub fn take_work(&self) -> u32 {
+        let mut bits = self.mailbox.take();
+        if bits & work::START_MAJOR != 0 {
+            if let Some(gc) = &self.local.borrow().gc {
+                gc.start_major();
+            }
+            bits &= !work::START_MAJOR;
+        }
+        bits
+    }
+
+    /// The next event as `[kind, JSON]`, or null.
+    #[napi]
+    pub fn next_event(&self) -> Option<Vec<String>> {
+        let event = self.mailbox.next_event()?;
+        Some(vec![event.kind.as_str().into(), event.payload])
+    }
+
+    /// Reports heap statistics (bytes) and event-loop utilization. Handles are counted here.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn record(
+        &self,
+        used: f64,
+        total: f64,
+        limit: f64,
+        external: f64,
+        array_buffers: f64,
+        utilization: f64,
+        large_objects: f64,
+        after_gc: bool,
+    ) {
+        let by_type = self.local.borrow().uv.as_ref().map(Loop::handles);
+        let handles = by_type
+            .as_ref()
+            .map(|by_type| by_type.iter().map(|(_, count)| *count as f64).sum::<f64>());
+        self.handle.reading(
+            IsolateReading {
+                heap_used_bytes: Some(used),
+                heap_total_bytes: Some(total),
+                heap_limit_bytes: Some(limit),
+                external_bytes: Some(external),
+                array_buffers_bytes: Some(array_buffers),
+                loop_utilization: (utilization >= 0.0).then_some(utilization),
+                large_object_bytes: (large_objects >= 0.0).then_some(large_objects),
+                handles,
+                timers: None,
+                after_gc,
+            },
+            by_type.unwrap_or_default(),
+        );
+    }
+
+    /// Reports pending timers and how long counting them took, microseconds.
+    #[napi]
+    pub fn record_timers(&self, timers: f64, took_micros: f64) {
+        self.handle.timers(timers, took_micros);
+    }
+
+    /// Reports the listener table.
+    #[napi]
+    pub fn record_listeners(&self, rows: Vec<ListenerRow>) {
+        let counts = rows
+            .into_iter()
+            .map(|row| ListenerCount {
+                key: row.key,
+                emitter: row.emitter,
+                event: row.event,
+                count: u64::from(row.count),
+                site: row.file.map(|file| Site {
+                    function: row.function.unwrap_or_default(),
+                    file,
+                    line: row.line.unwrap_or(0),
+                    column: row.column.unwrap_or(0),
+                }),
+            })
+            .collect();
+        self.handle.listeners(counts);
+    }
+
+    /// Reports the heap just after a major GC that JavaScript observed or forced.
+    #[napi]
+    pub fn record_live_heap(&self, bytes: f64, pause_ms: f64) {
+        self.handle.script_live_heap(LiveHeapReading { bytes, pause_ms });
+    }
+
+    /// Says that a reading that was asked for could not be made.
+    #[napi]
+    pub fn live_heap_failed(&self) {
+        self.handle.live_heap_failed();
+    }
+
+    /// Takes the snapshot job as `[id, path]`, or null.
+    #[napi]
+    pub fn take_snapshot_job(&self) -> Option<(u32, String)> {
+        self.mailbox.take_job().map(|job| (job.id, job.path))
+    }
+
+    /// Reports how the snapshot job went: how long the loop stopped, and what was thrown, if anything.
+    #[napi]
+    pub fn snapshot_written(&self, id: u32, pause_ms: f64, error: Option<String>) {
+        self.handle.snapshot_written(id, pause_ms, error);
+    }
+
+    /// Asks for a snapshot on demand; the answer is an event with this number. False if it cannot be asked.
+    #[napi]
+    pub fn request_snapshot(&self, number: u32, reason: String) -> bool {
+        self.handle.request_snapshot(number, reason)
+    }
+
+    /// Everything, as JSON.
+    #[napi]
+    pub fn status(&self) -> String {
+        self.handle.status()
+    }
+
+    /// Applies settings to the running guard and returns what is wrong with them.
+    #[napi]
+    pub fn configure(&self, settings: Vec<GivenSetting>) -> Vec<Warning> {
+        let (config, problems) = crate::config::resolve(&given(settings));
+        self.handle.configure(config);
+        problems
+            .into_iter()
+            .map(|problem| Warning { code: problem.code.into(), message: problem.message })
+            .collect()
+    }
+
+    /// Stops guarding this environment. Safe twice.
+    #[napi]
+    pub fn stop(&self) {
+        self.local.borrow_mut().end();
+    }
+
+    /// The number of this environment within the process, as in `status()`.
+    #[napi(getter)]
+    pub fn isolate(&self) -> u32 {
+        let IsolateId(number) = self.handle.isolate();
+        number
+    }
+}
+
+#[allow(unsafe_code)]
+fn uv_loop(uv: *mut std::ffi::c_void) -> Option<Loop> {
+    // SAFETY: Node-API gives the loop of the environment of this thread; `Local` drops it in the cleanup
+    // hook at the latest, before the loop is closed.
+    unsafe { Loop::new(uv) }
+}

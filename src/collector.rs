@@ -1,0 +1,916 @@
+//! Turns what the pipeline decides into evidence: writes findings, asks the budget for a snapshot, has the JS
+//! thread write it into the sink's pipe, and completes the finding. Lives on the native thread; it judges no
+//! growth and makes no call into Node.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::config::{Bytes, Compress, Config, LogLevel, SnapshotMode};
+use crate::evidence::budget::{Mode, ModeChoice, SnapshotReason};
+use crate::evidence::ledger::Grant;
+use crate::evidence::sink::{self, SinkHandle, SnapshotFacts, SnapshotFile};
+use crate::evidence::state::{CooldownKey, Cost};
+use crate::evidence::{
+    Compression, EvidenceName, Figures, Kind, Limits, Refusal, RefusalReason, SinkJob, SinkReport,
+    SnapshotRequest, Store, StoreOptions, WallMillis,
+};
+use crate::finding::{Finding, Identity, SCHEMA, Step};
+use crate::mailbox::{EventKind, SnapshotJob};
+use crate::metric::SeriesId;
+use crate::pipeline::{Cause, Draft, Piece};
+use crate::probe;
+use crate::sample::{IsolateId, Millis, ProcessSample};
+use crate::trigger::Source;
+
+/// Findings, refusals and snapshots that `status()` remembers.
+const REMEMBERED: usize = 16;
+
+/// How long the JS thread may take to begin a snapshot that was granted.
+const BEGIN_WITHIN_MS: u64 = 30_000;
+
+/// Where events, lines and jobs go. The sampler implements it.
+pub trait Outbox {
+    /// Posts an event to an isolate, or to the first one.
+    fn event(&self, isolate: Option<IsolateId>, kind: EventKind, payload: &Value);
+    /// Writes a line to stderr if the level asks for it.
+    fn say(&self, level: LogLevel, line: &str);
+    /// Leaves a snapshot job; false if the isolate is gone.
+    fn job(&self, isolate: IsolateId, job: SnapshotJob) -> bool;
+    /// Takes the job back; true if the JS thread had not begun.
+    fn withdraw(&self, isolate: IsolateId) -> bool;
+}
+
+/// What stands around a finding or a snapshot at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The process.
+    pub process: ProcessSample,
+    /// Live heap of the isolate concerned, bytes; the used heap where no reading was made.
+    pub live_heap_bytes: Option<f64>,
+    /// Its large objects, bytes.
+    pub large_object_bytes: Option<f64>,
+    /// Its V8 heap limit, bytes.
+    pub heap_limit_bytes: Option<f64>,
+    /// Its thread id.
+    pub tid: u32,
+    /// Its libuv handles.
+    pub handles: Vec<(String, u64)>,
+}
+
+/// Why a snapshot is taken.
+#[derive(Clone, Debug, PartialEq)]
+enum Purpose {
+    Finding(u32),
+    FollowUp(u32),
+    Baseline,
+    OnDemand { number: Option<u32>, reason: String },
+}
+
+impl Purpose {
+    fn finding(&self) -> Option<u32> {
+        match self {
+            Purpose::Finding(number) | Purpose::FollowUp(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn step_kind(&self) -> &'static str {
+        if matches!(self, Purpose::FollowUp(_)) { "followup" } else { "snapshot" }
+    }
+
+    fn reason(&self) -> SnapshotReason {
+        match self {
+            Purpose::Finding(_) => SnapshotReason::Finding,
+            Purpose::FollowUp(_) => SnapshotReason::FollowUp,
+            Purpose::Baseline => SnapshotReason::Baseline,
+            Purpose::OnDemand { .. } => SnapshotReason::OnDemand,
+        }
+    }
+}
+
+/// A finding of this run.
+struct Open {
+    finding: Finding,
+    name: EvidenceName,
+    lead: Source,
+    follow_up_at: Option<Millis>,
+}
+
+/// The snapshot under way; one at a time.
+struct Active {
+    id: u32,
+    purpose: Purpose,
+    isolate: IsolateId,
+    grant: Grant,
+    began: Millis,
+    /// The pipe's write end. Closing it tells the sink that the snapshot has ended.
+    write_end: Option<(File, probe::own::Fd)>,
+    /// Where V8 writes when a process cannot name its own pipe.
+    part: Option<(crate::evidence::store::Part, SinkJob)>,
+    sink: Option<SinkHandle>,
+    rss_before: u64,
+    /// High-water mark of resident memory before: only if it rises was it this snapshot that raised it.
+    high_water_before: u64,
+    rss_peak: u64,
+    pause_ms: f64,
+    written: bool,
+}
+
+impl Active {
+    /// Notes how much memory it takes: as sampled, and by the kernel's high-water mark if that rose.
+    fn watch(&mut self, process: &ProcessSample) {
+        let high_water = process.rss_peak_bytes.filter(|peak| *peak > self.high_water_before);
+        self.rss_peak =
+            self.rss_peak.max(process.rss_bytes.unwrap_or(0)).max(high_water.unwrap_or(0));
+    }
+}
+
+/// Collects evidence.
+pub struct Collector {
+    clock: Clock,
+    identity: Identity,
+    config: Config,
+    store: Option<Arc<Store>>,
+    store_problem: Option<String>,
+    findings: Vec<Open>,
+    active: Option<Active>,
+    jobs: u32,
+    reports: (Sender<SinkReport>, Receiver<SinkReport>),
+    refusals: VecDeque<Value>,
+    snapshots: VecDeque<Value>,
+    refused: u64,
+    taken: u64,
+}
+
+impl Collector {
+    /// Opens the directory. What is wrong with it is said and leaves a guard without files.
+    pub fn open(clock: Clock, identity: Identity, config: Config, out: &dyn Outbox) -> Collector {
+        let mut collector = Collector {
+            clock,
+            identity,
+            config,
+            store: None,
+            store_problem: None,
+            findings: Vec::new(),
+            active: None,
+            jobs: 0,
+            reports: bounded(4),
+            refusals: VecDeque::new(),
+            snapshots: VecDeque::new(),
+            refused: 0,
+            taken: 0,
+        };
+        collector.open_store(out);
+        collector
+    }
+
+    /// New settings. Another directory is opened; findings so far stay where they are.
+    pub fn configure(&mut self, config: Config, out: &dyn Outbox) {
+        let moved = config.dir != self.config.dir;
+        self.config = config;
+        match &self.store {
+            Some(store) if !moved => store.set_max_disk_bytes(self.config.max_disk_bytes),
+            _ => self.open_store(out),
+        }
+    }
+
+    fn open_store(&mut self, out: &dyn Outbox) {
+        let options = StoreOptions {
+            dir: std::path::Path::new(&self.identity.cwd).join(&self.config.dir),
+            max_disk_bytes: self.config.max_disk_bytes,
+            temp_dir: std::env::temp_dir(),
+        };
+        match Store::open(&options) {
+            Ok(store) => {
+                self.store = Some(Arc::new(store));
+                self.store_problem = None;
+            }
+            Err(error) => {
+                self.store = None;
+                self.store_problem = Some(error.to_string());
+                warn(out, "LEAKGUARD_DIR", &error.to_string());
+            }
+        }
+        self.pass_warnings(out);
+    }
+
+    fn pass_warnings(&self, out: &dyn Outbox) {
+        for warning in self.store.iter().flat_map(|store| store.take_warnings()) {
+            if warning.is_problem() {
+                warn(out, "LEAKGUARD_DIR", &warning.to_string());
+            } else {
+                out.say(LogLevel::Info, &warning.to_string());
+            }
+        }
+    }
+
+    /// Reports of sinks, for the sampler's select loop.
+    pub fn reports(&self) -> &Receiver<SinkReport> {
+        &self.reports.1
+    }
+
+    /// Writes a finding, at once and before anything heavy, and then sees to its snapshot.
+    pub fn open_finding(
+        &mut self,
+        now: Millis,
+        draft: Draft,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        let Some(lead) = draft.pieces.first().map(|piece| piece.source.clone()) else { return };
+        let wall = WallMillis(self.clock.wall_ms(now));
+        if let Some(store) = &self.store {
+            match store.claim_finding(wall, &self.cooldown_key(&lead), self.config.cooldown_ms) {
+                Err(refusal) if refusal.reason == RefusalReason::Cooldown => {
+                    self.refuse("finding", None, None, &refusal, out);
+                    return;
+                }
+                // Without its state the directory may still take the finding, and the log always does.
+                Err(refusal) => warn(out, "LEAKGUARD_DIR", &refusal.sentence),
+                Ok(()) => {}
+            }
+        }
+        let name = EvidenceName::next(Kind::Finding, wall, u64::from(around.tid));
+        let isolate = draft.isolate;
+        let number = draft.finding;
+        let finding = Finding {
+            id: format!("Finding.{}", name.stem()),
+            wall_ms: wall.0,
+            process_age_ms: self.identity.uptime_ms + now.0,
+            tid: around.tid,
+            handles: around.handles.clone(),
+            fds: if wants(&draft, SeriesId::Fds) || wants(&draft, SeriesId::Handles) {
+                probe::fds_by_kind()
+                    .into_iter()
+                    .map(|kind| (kind.kind, kind.count, kind.examples))
+                    .collect()
+            } else {
+                Vec::new()
+            },
+            threads: if wants(&draft, SeriesId::Threads) {
+                probe::threads_by_name()
+            } else {
+                Vec::new()
+            },
+            limits: limits_json(around),
+            steps: vec![Step {
+                kind: "snapshot",
+                state: "pending",
+                file: None,
+                reason: None,
+                sentence: "the budget for a snapshot is being looked at".into(),
+                numbers: Value::Null,
+            }],
+            pair: None,
+            draft,
+        };
+        self.findings.push(Open { finding, name, lead, follow_up_at: None });
+        if self.findings.len() > REMEMBERED {
+            self.findings.remove(0);
+        }
+        let payload = self.save(number, out);
+        if let Some(payload) = payload {
+            let sentence = payload["sentence"].as_str().unwrap_or_default().to_owned();
+            let path = payload["path"].as_str().map_or(String::new(), |path| format!(" ({path})"));
+            out.say(LogLevel::Warn, &format!("finding: {sentence}{path}"));
+            out.event(isolate, EventKind::Finding, &payload);
+        }
+        let key = self.findings.last().map(|open| self.cooldown_key(&open.lead));
+        self.begin_snapshot(now, Purpose::Finding(number), isolate, key, around, out);
+    }
+
+    /// Adds a series to a finding that is open.
+    pub fn join(&mut self, finding: u32, piece: Piece, cause: Option<Cause>, out: &dyn Outbox) {
+        let Some(open) = self.find(finding) else { return };
+        let draft = &mut open.finding.draft;
+        // A suspicion that is confirmed now takes the place of what was written of it.
+        draft.pieces.retain(|known| known.source != piece.source);
+        draft.pieces.push(piece);
+        if let (Cause::Memory { .. }, Some(cause)) = (&draft.cause, cause) {
+            draft.cause = cause;
+        }
+        self.save(finding, out);
+    }
+
+    /// A snapshot on demand: budgets apply, the cooldown does not.
+    pub fn on_demand(
+        &mut self,
+        now: Millis,
+        number: Option<u32>,
+        reason: String,
+        isolate: Option<IsolateId>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        self.begin_snapshot(now, Purpose::OnDemand { number, reason }, isolate, None, around, out);
+    }
+
+    /// The snapshot of the end of the warm-up.
+    pub fn baseline(
+        &mut self,
+        now: Millis,
+        isolate: Option<IsolateId>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        if self.config.baseline {
+            self.begin_snapshot(now, Purpose::Baseline, isolate, None, around, out);
+        }
+    }
+
+    /// The finding whose follow-up snapshot is due, with what it is about.
+    pub fn follow_up_due(&mut self, now: Millis) -> Option<(u32, Source, Option<IsolateId>)> {
+        if self.active.is_some() {
+            return None;
+        }
+        let open =
+            self.findings.iter_mut().find(|open| open.follow_up_at.is_some_and(|at| now >= at))?;
+        open.follow_up_at = None;
+        Some((open.finding.draft.finding, open.lead.clone(), open.finding.draft.isolate))
+    }
+
+    /// Takes the follow-up snapshot, or says why there is none.
+    pub fn follow_up(
+        &mut self,
+        now: Millis,
+        finding: u32,
+        still_grows: bool,
+        isolate: Option<IsolateId>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        if still_grows {
+            self.begin_snapshot(now, Purpose::FollowUp(finding), isolate, None, around, out);
+            return;
+        }
+        self.put_step(
+            finding,
+            Step {
+                kind: "followup",
+                state: "refused",
+                file: None,
+                reason: Some("no_growth"),
+                sentence: "the growth did not go on: no second snapshot".into(),
+                numbers: Value::Null,
+            },
+        );
+        self.save(finding, out);
+    }
+
+    /// Once a tick: how much memory the snapshot under way takes, and whether it was begun at all.
+    pub fn tick(&mut self, now: Millis, process: &ProcessSample, out: &dyn Outbox) {
+        let Some(active) = self.active.as_mut() else { return };
+        active.watch(process);
+        if !active.written
+            && now.0 > active.began.0 + BEGIN_WITHIN_MS
+            && out.withdraw(active.isolate)
+        {
+            let refusal = Refusal::plain(
+                RefusalReason::Busy,
+                format!(
+                    "the event loop did not come round within {BEGIN_WITHIN_MS} ms to write it"
+                ),
+            );
+            self.abandon(refusal, out);
+        }
+    }
+
+    /// The JS thread has written the snapshot, or could not.
+    pub fn written(&mut self, id: u32, pause_ms: f64, error: Option<String>, out: &dyn Outbox) {
+        let Some(active) = self.active.as_mut().filter(|active| active.id == id) else { return };
+        active.pause_ms = pause_ms;
+        active.written = true;
+        if let Some(error) = error {
+            out.event(
+                Some(active.isolate),
+                EventKind::Error,
+                &json!({
+                    "code": "LEAKGUARD_SNAPSHOT",
+                    "message": format!("V8 could not write the snapshot: {error}"),
+                }),
+            );
+        }
+        self.end_writing(out);
+    }
+
+    /// An isolate has gone: a snapshot that it was writing ends here.
+    pub fn isolate_gone(&mut self, isolate: IsolateId, out: &dyn Outbox) {
+        if self.active.as_ref().is_some_and(|active| active.isolate == isolate && !active.written) {
+            if let Some(active) = self.active.as_mut() {
+                active.written = true;
+            }
+            self.end_writing(out);
+        }
+    }
+
+    fn end_writing(&mut self, out: &dyn Outbox) {
+        let Some(active) = self.active.as_mut() else { return };
+        // The last write end closes: the sink reads to the end and reports.
+        active.write_end = None;
+        if let (Some((part, job)), Some(store)) = (active.part.take(), self.store.clone()) {
+            match sink::adopt(store, part, job, self.reports.0.clone()) {
+                Ok(sink) => active.sink = Some(sink),
+                Err(error) => {
+                    let sentence = format!("the sink thread could not be started: {error}");
+                    self.abandon(Refusal::plain(RefusalReason::State, sentence), out);
+                }
+            }
+        }
+    }
+
+    /// A sink has ended.
+    pub fn on_report(
+        &mut self,
+        now: Millis,
+        report: SinkReport,
+        process: &ProcessSample,
+        out: &dyn Outbox,
+    ) {
+        let Some(mut active) = self.active.take() else { return };
+        active.watch(process);
+        let wall = WallMillis(self.clock.wall_ms(now));
+        let cost = Cost {
+            extra_bytes: Some(active.rss_peak.saturating_sub(active.rss_before)),
+            pause_millis: Some(active.pause_ms.max(0.0) as u64),
+            snapshot_bytes: Some(report.bytes_read),
+            file_bytes: None,
+        };
+        match report.result {
+            Ok(file) => self.snapshot_done(now, wall, active, cost, &file, out),
+            Err(error) => {
+                if let Some(store) = &self.store {
+                    let _ = store.fail_snapshot(wall, &active.grant, cost);
+                }
+                let step = Step {
+                    kind: active.purpose.step_kind(),
+                    state: "failed",
+                    file: None,
+                    reason: None,
+                    sentence: error.to_string(),
+                    numbers: Value::Null,
+                };
+                out.event(
+                    Some(active.isolate),
+                    EventKind::Error,
+                    &json!({
+                        "code": "LEAKGUARD_SNAPSHOT",
+                        "message": step.sentence,
+                    }),
+                );
+                if let Purpose::OnDemand { number: Some(number), .. } = &active.purpose {
+                    let refused = json!({ "reason": "failed", "sentence": step.sentence });
+                    out.event(
+                        Some(active.isolate),
+                        EventKind::Answer,
+                        &json!({ "number": number, "refused": refused }),
+                    );
+                }
+                if let Some(finding) = active.purpose.finding() {
+                    self.put_step(finding, step);
+                    self.save(finding, out);
+                }
+            }
+        }
+    }
+
+    fn snapshot_done(
+        &mut self,
+        now: Millis,
+        wall: WallMillis,
+        active: Active,
+        cost: Cost,
+        file: &SnapshotFile,
+        out: &dyn Outbox,
+    ) {
+        self.taken += 1;
+        let name = file.name.to_string();
+        if let Some(store) = &self.store {
+            let cost = Cost { file_bytes: Some(file.meta.file_bytes), ..cost };
+            let _ = store.finish_snapshot(wall, &active.grant, cost, &name);
+        }
+        let meta = serde_json::to_value(&file.meta).unwrap_or(Value::Null);
+        let finding = active.purpose.finding();
+        let id = finding.and_then(|number| self.find(number)).map(|open| open.finding.id.clone());
+        let payload = json!({
+            "schema": SCHEMA,
+            "path": file.path,
+            "file": name,
+            "finding": id,
+            "reason": active.purpose.reason(),
+            "pauseMs": active.pause_ms.round(),
+            "extraMemoryBytes": cost.extra_bytes,
+            "meta": meta,
+        });
+        remember(&mut self.snapshots, payload.clone());
+        if let Some(number) = finding {
+            let follow = self.config.followup_ms.map(|after| Millis(now.0 + after));
+            if let Some(open) = self.find(number) {
+                open.finding.pair.clone_from(&file.meta.pair_id);
+                if matches!(active.purpose, Purpose::Finding(_)) {
+                    open.follow_up_at = follow;
+                }
+            }
+            self.put_step(
+                number,
+                Step {
+                    kind: active.purpose.step_kind(),
+                    state: "written",
+                    file: Some(name.clone()),
+                    reason: None,
+                    sentence: format!(
+                        "snapshot of {}, written in {:.1} s of pause",
+                        Bytes(file.meta.bytes),
+                        active.pause_ms / 1000.0
+                    ),
+                    numbers: json!({
+                        "bytes": file.meta.bytes,
+                        "fileBytes": file.meta.file_bytes,
+                        "pauseMs": active.pause_ms.round(),
+                        "extraMemoryBytes": cost.extra_bytes,
+                        "sha256": file.meta.sha256,
+                        "nodeIdsComparable": file.meta.node_ids_comparable,
+                    }),
+                },
+            );
+            self.save(number, out);
+        }
+        out.say(LogLevel::Info, &format!("snapshot: {}", file.path.display()));
+        if let Purpose::OnDemand { number: Some(number), .. } = active.purpose {
+            out.event(
+                Some(active.isolate),
+                EventKind::Answer,
+                &json!({
+                    "number": number, "path": file.path, "meta": payload["meta"],
+                }),
+            );
+        }
+        out.event(Some(active.isolate), EventKind::Snapshot, &payload);
+    }
+
+    fn begin_snapshot(
+        &mut self,
+        now: Millis,
+        purpose: Purpose,
+        isolate: Option<IsolateId>,
+        key: Option<CooldownKey>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        match self.try_snapshot(now, &purpose, isolate, key, around, out) {
+            Ok(()) => {
+                if let Some(finding) = purpose.finding() {
+                    self.put_step(
+                        finding,
+                        Step {
+                            kind: purpose.step_kind(),
+                            state: "pending",
+                            file: None,
+                            reason: None,
+                            sentence: "the snapshot is being written".into(),
+                            numbers: Value::Null,
+                        },
+                    );
+                }
+            }
+            Err(refusal) => self.refuse_snapshot(&purpose, isolate, &refusal, out),
+        }
+        self.pass_warnings(out);
+    }
+
+    fn refuse_snapshot(
+        &mut self,
+        purpose: &Purpose,
+        isolate: Option<IsolateId>,
+        refusal: &Refusal,
+        out: &dyn Outbox,
+    ) {
+        let id = purpose
+            .finding()
+            .and_then(|number| self.find(number))
+            .map(|open| open.finding.id.clone());
+        self.refuse(purpose.step_kind(), id, isolate, refusal, out);
+        if let Purpose::OnDemand { number: Some(number), .. } = purpose {
+            out.event(
+                isolate,
+                EventKind::Answer,
+                &json!({ "number": number, "refused": refusal_json(refusal) }),
+            );
+        }
+        if let Some(finding) = purpose.finding() {
+            self.put_step(
+                finding,
+                Step {
+                    kind: purpose.step_kind(),
+                    state: "refused",
+                    file: None,
+                    reason: Some(refusal.reason.code()),
+                    sentence: refusal.sentence.clone(),
+                    numbers: numbers_json(refusal),
+                },
+            );
+            self.save(finding, out);
+        }
+    }
+
+    fn try_snapshot(
+        &mut self,
+        now: Millis,
+        purpose: &Purpose,
+        isolate: Option<IsolateId>,
+        key: Option<CooldownKey>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) -> Result<(), Refusal> {
+        let store = self.store.clone().ok_or_else(|| {
+            Refusal::plain(
+                RefusalReason::State,
+                self.store_problem.clone().unwrap_or_else(|| "there is no directory".into()),
+            )
+        })?;
+        let isolate = isolate.ok_or_else(|| {
+            Refusal::plain(RefusalReason::ShuttingDown, "no isolate is under guard any more")
+        })?;
+        let bytes = |value: Option<f64>| value.map(|value| value.max(0.0) as u64);
+        let compression = match self.config.compress {
+            Compress::None => Compression::None,
+            Compress::Gzip => Compression::Gzip,
+            Compress::Zstd => Compression::Zstd,
+        };
+        let request = SnapshotRequest {
+            reason: purpose.reason(),
+            key,
+            modes: match self.config.snapshot {
+                SnapshotMode::Auto => ModeChoice::Auto,
+                SnapshotMode::Inline => ModeChoice::Inline,
+                SnapshotMode::Fork => ModeChoice::Fork,
+                SnapshotMode::Off => ModeChoice::Off,
+            },
+            fork_possible: false,
+            node_major: self.identity.node_major(),
+            compression,
+            shutting_down: false,
+            in_progress: self.active.is_some(),
+        };
+        let process = &around.process;
+        let figures = Figures {
+            live_heap_bytes: bytes(around.live_heap_bytes).unwrap_or(0),
+            large_object_bytes: bytes(around.large_object_bytes),
+            v8_heap_limit_bytes: bytes(around.heap_limit_bytes),
+            rss_bytes: process.rss_bytes,
+            cgroup_used_bytes: process.cgroup_used_bytes,
+            cgroup_limit_bytes: process.cgroup_limit_bytes,
+            cgroup_oom_group: process.cgroup_oom_group,
+            mem_available_bytes: process.mem_available_bytes,
+            address_space_limit_bytes: process.address_space_limit_bytes,
+            address_space_bytes: process.address_space_bytes,
+            ..Figures::default()
+        };
+        let limits = Limits {
+            max_pause_millis: self.config.max_pause_ms,
+            max_snapshots: u64::from(self.config.max_snapshots),
+            max_disk_bytes: self.config.max_disk_bytes,
+            cooldown_millis: self.config.cooldown_ms,
+        };
+        let wall = WallMillis(self.clock.wall_ms(now));
+        let grant = store.reserve_snapshot(wall, &request, &figures, &limits)?;
+        let facts = SnapshotFacts {
+            mode: Mode::Inline,
+            reason: purpose.reason(),
+            note: match purpose {
+                Purpose::OnDemand { reason, .. } => Some(reason.clone()),
+                _ => None,
+            },
+            pair_id: Some(self.pair_id(around.tid)),
+            tid: u64::from(around.tid),
+            node_version: self.identity.node.clone(),
+            heap_bytes: figures.live_heap_bytes,
+            redaction: "none".into(),
+        };
+        let job = SinkJob::new(facts, compression, &grant.allowance);
+        self.jobs += 1;
+        let mut active = Active {
+            id: self.jobs,
+            purpose: purpose.clone(),
+            isolate,
+            grant,
+            began: now,
+            write_end: None,
+            part: None,
+            sink: None,
+            rss_before: process.rss_bytes.unwrap_or(0),
+            high_water_before: process.rss_peak_bytes.unwrap_or(u64::MAX),
+            rss_peak: process.rss_bytes.unwrap_or(0),
+            pause_ms: 0.0,
+            written: false,
+        };
+        let began = self.open_way(&store, job, &mut active);
+        let path = match began {
+            Ok(path) => path,
+            Err(sentence) => {
+                let _ = store.cancel_snapshot(wall, &active.grant);
+                return Err(Refusal::plain(RefusalReason::State, sentence));
+            }
+        };
+        let posted = out.job(isolate, SnapshotJob { id: active.id, path });
+        if !posted {
+            let _ = store.cancel_snapshot(wall, &active.grant);
+            if let Some(sink) = &active.sink {
+                sink.discard();
+            }
+            return Err(Refusal::plain(RefusalReason::ShuttingDown, "the isolate has gone"));
+        }
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// Opens the way of the bytes and returns the path that V8 is to write to.
+    fn open_way(
+        &self,
+        store: &Arc<Store>,
+        job: SinkJob,
+        active: &mut Active,
+    ) -> Result<String, String> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let (read, write) = sink::pipe().map_err(|error| format!("no pipe for it: {error}"))?;
+            let sink = sink::spawn(Arc::clone(store), read, job, self.reports.0.clone())
+                .map_err(|error| format!("the sink thread could not be started: {error}"))?;
+            active.sink = Some(sink);
+            let number = write.as_raw_fd();
+            active.write_end = Some((write, probe::own::numbered_fd(number)));
+            Ok(format!("/proc/self/fd/{number}"))
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let part = sink::begin_file(store).map_err(|error| error.to_string())?;
+            let path = part.path().to_string_lossy().into_owned();
+            active.part = Some((part, job));
+            Ok(path)
+        }
+    }
+
+    /// Gives up the snapshot that was granted and never begun.
+    fn abandon(&mut self, refusal: Refusal, out: &dyn Outbox) {
+        let Some(active) = self.active.take() else { return };
+        if let Some(store) = &self.store {
+            let wall = WallMillis(self.clock.wall_ms(self.clock.now()));
+            let _ = store.cancel_snapshot(wall, &active.grant);
+        }
+        if let Some(sink) = &active.sink {
+            sink.discard();
+        }
+        self.refuse_snapshot(&active.purpose, Some(active.isolate), &refusal, out);
+    }
+
+    fn refuse(
+        &mut self,
+        kind: &str,
+        finding: Option<String>,
+        isolate: Option<IsolateId>,
+        refusal: &Refusal,
+        out: &dyn Outbox,
+    ) {
+        self.refused += 1;
+        let mut payload = refusal_json(refusal);
+        payload["kind"] = json!(kind);
+        payload["finding"] = json!(finding);
+        payload["schema"] = json!(SCHEMA);
+        remember(&mut self.refusals, payload.clone());
+        out.say(
+            LogLevel::Warn,
+            &format!("{kind} refused ({}): {}", refusal.reason.code(), refusal.sentence),
+        );
+        out.event(isolate, EventKind::Refused, &payload);
+    }
+
+    /// Writes a finding's file anew and returns its content, with `path`.
+    fn save(&mut self, number: u32, out: &dyn Outbox) -> Option<Value> {
+        let open = self.findings.iter().find(|open| open.finding.draft.finding == number)?;
+        let clock = self.clock;
+        let time = |at: Millis| WallMillis(clock.wall_ms(at)).rfc3339();
+        let mut payload = open.finding.to_json(&self.identity, &self.config, &time);
+        if let Some(store) = &self.store {
+            let bytes = serde_json::to_vec_pretty(&payload).unwrap_or_default();
+            match store.replace(&open.name, &bytes) {
+                Ok(()) => payload["path"] = json!(store.path_of(&open.name)),
+                Err(error) => warn(
+                    out,
+                    "LEAKGUARD_DIR",
+                    &format!("the finding could not be written: {error}"),
+                ),
+            }
+        }
+        Some(payload)
+    }
+
+    fn put_step(&mut self, finding: u32, step: Step) {
+        if let Some(open) = self.find(finding) {
+            let steps = &mut open.finding.steps;
+            match steps.iter_mut().find(|known| known.kind == step.kind) {
+                Some(known) => *known = step,
+                None => steps.push(step),
+            }
+        }
+    }
+
+    fn find(&mut self, finding: u32) -> Option<&mut Open> {
+        self.findings.iter_mut().find(|open| open.finding.draft.finding == finding)
+    }
+
+    fn cooldown_key(&self, source: &Source) -> CooldownKey {
+        CooldownKey {
+            app: self.identity.app(&self.config),
+            series: source.series.as_str().to_owned(),
+            cause: source.emitter.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Snapshots of one isolate of one process belong together.
+    fn pair_id(&self, tid: u32) -> String {
+        format!("{}.{:x}.{tid}", self.identity.pid, self.clock.wall_ms(Millis(0)) / 1000)
+    }
+
+    /// For `status()`.
+    pub fn to_json(&self) -> Value {
+        let clock = self.clock;
+        let time = |at: Millis| WallMillis(clock.wall_ms(at)).rfc3339();
+        json!({
+            "directory": self.store.as_ref().map(|store| store.path().to_path_buf()),
+            "directoryProblem": self.store_problem,
+            "findings": self.findings.iter().map(|open| {
+                let mut value = open.finding.to_json(&self.identity, &self.config, &time);
+                if let Some(store) = &self.store {
+                    value["path"] = json!(store.path_of(&open.name));
+                }
+                value
+            }).collect::<Vec<_>>(),
+            "refusals": self.refusals,
+            "snapshots": self.snapshots,
+            "snapshotInProgress": self.active.is_some(),
+            "totals": { "refused": self.refused, "snapshots": self.taken },
+        })
+    }
+
+    /// Changes whenever `to_json` would.
+    pub fn version(&self) -> (usize, u64, u64, bool) {
+        (self.findings.len(), self.refused, self.taken, self.active.is_some())
+    }
+}
+
+fn wants(draft: &Draft, series: SeriesId) -> bool {
+    draft.pieces.iter().any(|piece| piece.source.series == series)
+}
+
+fn warn(out: &dyn Outbox, code: &str, message: &str) {
+    out.event(None, EventKind::Warning, &json!({ "code": code, "message": message }));
+}
+
+fn refusal_json(refusal: &Refusal) -> Value {
+    let mut value = numbers_json(refusal);
+    value["reason"] = json!(refusal.reason.code());
+    value["sentence"] = json!(refusal.sentence);
+    value
+}
+
+fn numbers_json(refusal: &Refusal) -> Value {
+    json!({
+        "unit": refusal.unit,
+        "needed": refusal.needed,
+        "available": refusal.available,
+        "sufficient": refusal.sufficient,
+    })
+}
+
+fn limits_json(around: &Surroundings) -> Map<String, Value> {
+    let process = &around.process;
+    let mut limits = Map::new();
+    let mut put = |name: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            limits.insert(name.to_owned(), json!(value));
+        }
+    };
+    put("containerLimitBytes", process.cgroup_limit_bytes);
+    put("containerUsedBytes", process.cgroup_used_bytes);
+    put("memoryAvailableBytes", process.mem_available_bytes);
+    put("memoryTotalBytes", process.mem_total_bytes);
+    put("heapLimitBytes", around.heap_limit_bytes.map(|bytes| bytes as u64));
+    put("addressSpaceLimitBytes", process.address_space_limit_bytes);
+    put("rssBytes", process.rss_bytes);
+    put("rssPeakBytes", process.rss_peak_bytes);
+    put("mallocUsedBytes", process.malloc_used_bytes);
+    put("mallocFreeBytes", process.malloc_free_bytes);
+    limits
+}
+
+fn remember(ring: &mut VecDeque<Value>, value: Value) {
+    if ring.len() == REMEMBERED {
+        ring.pop_front();
+    }
+    ring.push_back(value);
+}

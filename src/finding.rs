@@ -1,0 +1,495 @@
+//! A finding as it is written: the schema of `Finding.*.json`, and the sentence that names the cause. Pure:
+//! it is given what was found and says it; it reads no clock and writes no file.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::config::{Bytes, Config};
+use crate::metric::{SeriesId, Unit};
+use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
+use crate::sample::{Millis, Site};
+
+/// Version of the schema of `Finding.*.json`; raised when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// Who found it: the same for every finding of a process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id of the environment that started the guard.
+    pub tid: u32,
+    /// `process.version`
+    pub node: String,
+    /// `process.versions.v8`
+    pub v8: String,
+    /// `linux-x64`
+    pub platform: String,
+    /// Name of the app.
+    pub app_name: String,
+    /// Its version.
+    pub app_version: String,
+    /// Working directory: paths below it are shown relative to it in sentences.
+    pub cwd: String,
+    /// Version of leakguard.
+    pub leakguard: String,
+    /// Age of the process when the guard started, milliseconds.
+    pub uptime_ms: u64,
+}
+
+impl Identity {
+    /// Major version of Node; 0 if it cannot be read.
+    pub fn node_major(&self) -> u32 {
+        self.node
+            .trim_start_matches('v')
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// What runs are keyed by.
+    pub fn app(&self, config: &Config) -> String {
+        match &config.app {
+            Some(app) => app.clone(),
+            None => format!("{}@{}", self.app_name, self.app_version),
+        }
+    }
+}
+
+/// One step of evidence: taken, refused, under way or failed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// `snapshot`, `profile`, `followup`.
+    pub kind: &'static str,
+    /// `written`, `refused`, `pending`, `failed`.
+    pub state: &'static str,
+    /// File name within the directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Code of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// In words, with numbers.
+    pub sentence: String,
+    /// The refusal's or the file's numbers.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub numbers: Value,
+}
+
+/// A finding with all that is known of it so far.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// File stem, the id.
+    pub id: String,
+    /// Unix milliseconds.
+    pub wall_ms: u64,
+    /// Age of the process, milliseconds.
+    pub process_age_ms: u64,
+    /// The thread id of the isolate concerned.
+    pub tid: u32,
+    /// The draft it was opened with; series that join are appended.
+    pub draft: Draft,
+    /// Libuv handles by type.
+    pub handles: Vec<(String, u64)>,
+    /// Descriptors by kind: kind, count, examples.
+    pub fds: Vec<(String, u64, Vec<(String, u64)>)>,
+    /// Threads by name.
+    pub threads: Vec<(String, u64)>,
+    /// Memory limits and use around it, by name.
+    pub limits: Map<String, Value>,
+    /// Steps of evidence.
+    pub steps: Vec<Step>,
+    /// Pair of snapshots, once there is one.
+    pub pair: Option<String>,
+}
+
+/// Turns monotonic time into text; given by the caller, who has the clock.
+pub type ShowTime<'a> = &'a dyn Fn(Millis) -> String;
+
+impl Finding {
+    /// The file's content.
+    pub fn to_json(&self, identity: &Identity, config: &Config, time: ShowTime<'_>) -> Value {
+        json!({
+            "schema": SCHEMA,
+            "kind": "finding",
+            "id": self.id,
+            "time": time(self.draft.at),
+            "pid": identity.pid,
+            "tid": self.tid,
+            "app": { "name": identity.app_name, "version": identity.app_version, "key": identity.app(config) },
+            "node": identity.node,
+            "v8": identity.v8,
+            "leakguard": identity.leakguard,
+            "platform": identity.platform,
+            "processAgeMs": self.process_age_ms,
+            "sentence": self.sentence(identity, time),
+            "cause": self.cause_json(),
+            "series": self.draft.pieces.iter().map(|piece| piece_json(piece, time)).collect::<Vec<_>>(),
+            "listeners": self.draft.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+            "handles": self.handles.iter().map(|(kind, count)| (kind.clone(), json!(count))).collect::<Map<_, _>>(),
+            "fds": self.fds.iter().map(|(kind, count, examples)| json!({
+                "kind": kind,
+                "count": count,
+                "examples": examples.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+            "threads": self.threads.iter().map(|(name, count)| json!({ "name": name, "count": count })).collect::<Vec<_>>(),
+            "context": self.draft.context.iter().map(|(id, value)| (id.as_str().to_owned(), json!(value.round()))).collect::<Map<_, _>>(),
+            "limits": self.limits,
+            "timeToLimit": self.draft.limit.map(|(ms, kind, bytes)| json!({ "ms": ms, "limit": kind.words(), "bytes": bytes })),
+            "settings": settings_json(config),
+            "evidence": self.steps,
+            "pair": self.pair,
+        })
+    }
+
+    /// What leaks, at what rate, since when, what holds it, and when it will be too late: one line.
+    pub fn sentence(&self, identity: &Identity, time: ShowTime<'_>) -> String {
+        let mut parts = Vec::new();
+        match &self.draft.cause {
+            Cause::Listeners(line) => parts.push(listeners_words(line, identity)),
+            Cause::Timers { count } => parts.push(format!("timers pile up: {count} are pending")),
+            Cause::Count { series, count } => {
+                parts.push(self.count_words(*series, *count));
+            }
+            Cause::Memory { .. } => {}
+        }
+        // The fastest memory series, and when there is none the one that opened the finding.
+        let memory = self
+            .draft
+            .pieces
+            .iter()
+            .filter(|piece| piece.source.series.metric().unit == Unit::Bytes)
+            .max_by(|a, b| {
+                (a.confirmed, a.evidence.slope_per_hour)
+                    .partial_cmp(&(b.confirmed, b.evidence.slope_per_hour))
+                    .unwrap_or(std::cmp::Ordering::Equal)
+            });
+        if let Some(piece) = memory.or(self.draft.pieces.first()) {
+            parts.push(growth_words(piece, self.age_at(piece.since), time));
+        }
+        if let Some((ms, kind, bytes)) = self.draft.limit {
+            parts.push(format!(
+                "at this rate the {} of {} is reached in {}",
+                kind.words(),
+                Bytes(bytes),
+                duration_words(ms)
+            ));
+        }
+        parts.join("; ")
+    }
+
+    /// Age of the process at a moment of the guard's clock.
+    fn age_at(&self, at: Millis) -> u64 {
+        self.process_age_ms.saturating_sub(self.draft.at.0.saturating_sub(at.0))
+    }
+
+    fn count_words(&self, series: SeriesId, count: u64) -> String {
+        let kinds: Vec<String> = match series {
+            SeriesId::Fds => self
+                .fds
+                .iter()
+                .take(2)
+                .map(|(kind, count, examples)| match examples.first() {
+                    Some((what, _)) => format!("{count} {kind} ({what})"),
+                    None => format!("{count} {kind}"),
+                })
+                .collect(),
+            SeriesId::Handles => {
+                self.handles.iter().take(2).map(|(kind, count)| format!("{count} {kind}")).collect()
+            }
+            SeriesId::Threads => {
+                self.threads.iter().take(2).map(|(name, count)| format!("{count} {name}")).collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut words = format!("{} pile up: {count}", series.metric().words);
+        if !kinds.is_empty() {
+            words.push_str(", most of them ");
+            words.push_str(&kinds.join(" and "));
+        }
+        words
+    }
+
+    fn cause_json(&self) -> Value {
+        match &self.draft.cause {
+            Cause::Listeners(line) => json!({
+                "kind": "listeners",
+                "emitter": line.emitter,
+                "event": line.event,
+                "count": line.count,
+                "perMinute": round(line.per_minute),
+                "site": line.site,
+            }),
+            Cause::Timers { count } => json!({ "kind": "timers", "count": count }),
+            Cause::Count { series, count } => json!({ "kind": series.as_str(), "count": count }),
+            Cause::Memory { series } => json!({ "kind": "memory", "series": series.as_str() }),
+        }
+    }
+}
+
+/// A path as a person wants it: relative where it lies below the working directory.
+pub fn short_site(site: &Site, cwd: &str) -> String {
+    let file = site.file.strip_prefix("file://").unwrap_or(&site.file);
+    let file = match file.strip_prefix(cwd).and_then(|rest| rest.strip_prefix(['/', '\\'])) {
+        Some(relative) if !cwd.is_empty() => relative,
+        _ => file,
+    };
+    format!("{file}:{}", site.line)
+}
+
+fn listeners_words(line: &ListenerLine, identity: &Identity) -> String {
+    let mut words = format!(
+        "listeners of '{}' on {} pile up: {}, +{:.0}/min",
+        line.event, line.emitter, line.count, line.per_minute
+    );
+    if let Some(site) = &line.site {
+        words.push_str(&format!(", added at {}", short_site(site, &identity.cwd)));
+        if !site.function.is_empty() {
+            words.push_str(&format!(" ({})", site.function));
+        }
+    }
+    words
+}
+
+fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
+    let metric = piece.source.series.metric();
+    let (rate, first, last) = match metric.unit {
+        Unit::Bytes => (
+            format!("{}/h", Bytes(piece.evidence.slope_per_hour.max(0.0) as u64)),
+            Bytes(piece.evidence.first.max(0.0) as u64).to_string(),
+            Bytes(piece.evidence.last.max(0.0) as u64).to_string(),
+        ),
+        _ => (
+            format!("{:.1}/min", piece.evidence.slope_per_hour / 60.0),
+            format!("{:.0}", piece.evidence.first.max(0.0)),
+            format!("{:.0}", piece.evidence.last),
+        ),
+    };
+    let since = if piece.from_start {
+        format!("since it is watched, {} after start-up", duration_words(age_ms))
+    } else {
+        format!("since {}, {} after start-up", time(piece.since), duration_words(age_ms))
+    };
+    let verb = if metric.words.ends_with('s') { "grow" } else { "grows" };
+    format!(
+        "{} {verb} {rate} {since} ({first} to {last} within {})",
+        metric.words,
+        duration_words(piece.evidence.window_ms)
+    )
+}
+
+/// A duration in two units at most: `9 h 40 min`.
+pub fn duration_words(ms: u64) -> String {
+    let seconds = (ms + 500) / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (100.., ..) => "more than 100 days".into(),
+        (1.., ..) => format!("{days} d {hours} h"),
+        (0, 1.., _) => format!("{hours} h {minutes} min"),
+        (0, 0, 2..) => format!("{minutes} min"),
+        _ => format!("{seconds} s"),
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn piece_json(piece: &Piece, time: ShowTime<'_>) -> Value {
+    let evidence = &piece.evidence;
+    let metric = piece.source.series.metric();
+    json!({
+        "id": metric.name,
+        "isolate": piece.source.isolate.map(|id| id.0),
+        "emitter": piece.source.emitter,
+        "unit": metric.unit.as_str(),
+        "confirmed": piece.confirmed,
+        "slopePerHour": round(evidence.slope_per_hour),
+        "laterSlopePerHour": round(evidence.later_slope_per_hour),
+        "windowMs": evidence.window_ms,
+        "readings": evidence.readings,
+        "evaluations": evidence.agreed,
+        "firstValue": evidence.first.round(),
+        "lastValue": evidence.last.round(),
+        "since": time(piece.since),
+        "fromStart": piece.from_start,
+        "pValue": evidence.p_value,
+        "confidence": round(1.0 - evidence.p_value),
+        "threshold": { "ratePerHour": round(evidence.threshold_per_hour), "amount": round(evidence.amount) },
+        "points": piece.points.iter().map(|(at, value)| json!([at.0, value.round()])).collect::<Vec<_>>(),
+    })
+}
+
+/// One listener line, for findings and `status()`.
+pub fn listener_json(line: &ListenerLine) -> Value {
+    json!({
+        "emitter": line.emitter,
+        "event": line.event,
+        "count": line.count,
+        "growthPerMin": round(line.per_minute),
+        "site": line.site,
+    })
+}
+
+/// Every setting in the user's notation and where it came from. The token is a secret and never shown.
+pub fn settings_json(config: &Config) -> Value {
+    config
+        .origins
+        .iter()
+        .map(|(key, text, origin)| {
+            let shown = if *key == "token" && text != "off" { "set" } else { text };
+            ((*key).to_owned(), json!({ "value": shown, "origin": origin.as_str() }))
+        })
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::Evidence;
+    use crate::pipeline::LimitKind;
+    use crate::trigger::Source;
+    use expect_test::expect;
+
+    const MB: f64 = 1_048_576.0;
+
+    fn piece(series: SeriesId, slope_per_hour: f64, first: f64, last: f64) -> Piece {
+        Piece {
+            source: Source { series, isolate: None, emitter: None },
+            evidence: Evidence {
+                series,
+                window_ms: 1_920_000,
+                slope_per_hour,
+                later_slope_per_hour: slope_per_hour,
+                threshold_per_hour: MB,
+                amount: 6.0 * MB,
+                p_value: 0.001,
+                readings: 32,
+                first,
+                last,
+                agreed: 2,
+                at: Millis(2_400_000),
+            },
+            confirmed: true,
+            since: Millis(300_000),
+            from_start: false,
+            points: vec![(Millis(300_000), first), (Millis(2_400_000), last)],
+        }
+    }
+
+    fn finding(cause: Cause, pieces: Vec<Piece>) -> Finding {
+        Finding {
+            id: "Finding.20260101.140210.42.0.001".into(),
+            wall_ms: 0,
+            process_age_ms: 2_460_000,
+            tid: 0,
+            draft: Draft {
+                finding: 1,
+                at: Millis(2_400_000),
+                isolate: None,
+                cause,
+                pieces,
+                listeners: vec![],
+                context: vec![],
+                limit: Some((34_800_000, LimitKind::Container, 512 << 20)),
+            },
+            handles: vec![],
+            fds: vec![("file".into(), 46, vec![("/data/upload.tmp".into(), 40)])],
+            threads: vec![],
+            limits: Map::new(),
+            steps: vec![],
+            pair: None,
+        }
+    }
+
+    fn say(finding: &Finding) -> String {
+        let identity = Identity { cwd: "/app".into(), ..Identity::default() };
+        finding.sentence(&identity, &|_| "14:02:10Z".into())
+    }
+
+    #[test]
+    fn listeners_are_named_with_the_line_that_adds_them() {
+        let line = ListenerLine {
+            emitter: "EventEmitter".into(),
+            event: "update".into(),
+            count: 1012,
+            per_minute: 31.5,
+            site: Some(Site {
+                function: "handler".into(),
+                file: "/app/src/app.js".into(),
+                line: 12,
+                column: 7,
+            }),
+        };
+        let heap = piece(SeriesId::LiveHeap, 11.8 * MB, 20.0 * MB, 26.3 * MB);
+        expect![[r#"listeners of 'update' on EventEmitter pile up: 1012, +32/min, added at src/app.js:12 (handler); the live heap grows 11.8 MB/h since 14:02:10Z, 6 min after start-up (20.0 MB to 26.3 MB within 32 min); at this rate the container limit of 512 MB is reached in 9 h 40 min"#]]
+            .assert_eq(&say(&finding(Cause::Listeners(line), vec![heap])));
+    }
+
+    #[test]
+    fn descriptors_are_named_with_their_kind_and_an_example() {
+        let fds = piece(SeriesId::Fds, 600.0, 20.0, 66.0);
+        expect![[r#"open file descriptors pile up: 66, most of them 46 file (/data/upload.tmp); open file descriptors grow 10.0/min since 14:02:10Z, 6 min after start-up (20 to 66 within 32 min); at this rate the container limit of 512 MB is reached in 9 h 40 min"#]]
+            .assert_eq(&say(&finding(Cause::Count { series: SeriesId::Fds, count: 66 }, vec![fds])));
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        for (ms, words) in [
+            (0, "0 s"),
+            (95_000, "95 s"),
+            (360_000, "6 min"),
+            (34_800_000, "9 h 40 min"),
+            (90_000_000, "1 d 1 h"),
+            (u64::MAX / 2, "more than 100 days"),
+        ] {
+            assert_eq!(duration_words(ms), words);
+        }
+    }
+
+    #[test]
+    fn the_json_carries_what_the_schema_promises() {
+        let heap = piece(SeriesId::LiveHeap, 11.8 * MB, 20.0 * MB, 26.3 * MB);
+        let finding = finding(Cause::Memory { series: SeriesId::LiveHeap }, vec![heap]);
+        let value = finding.to_json(&Identity::default(), &Config::default(), &|_| "T".into());
+        for key in [
+            "schema",
+            "kind",
+            "id",
+            "time",
+            "pid",
+            "tid",
+            "app",
+            "node",
+            "leakguard",
+            "sentence",
+            "cause",
+            "series",
+            "listeners",
+            "handles",
+            "fds",
+            "context",
+            "limits",
+            "settings",
+            "evidence",
+        ] {
+            assert!(value.get(key).is_some_and(|value| !value.is_null()), "{key}");
+        }
+        assert_eq!(value["series"][0]["id"], "live_heap");
+        assert_eq!(value["series"][0]["points"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn the_token_is_never_shown() {
+        let given = crate::config::Given {
+            name: "LEAKGUARD_TOKEN".into(),
+            value: "hunter2".into(),
+            origin: crate::config::Origin::Environment,
+        };
+        let (config, _) = crate::config::resolve(&[given]);
+        assert!(!settings_json(&config).to_string().contains("hunter2"));
+    }
+}

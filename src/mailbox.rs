@@ -1,0 +1,160 @@
+//! What the native thread leaves for one JS thread: requests as bits, events as a bounded queue. The native
+//! thread puts first and wakes second; the JS thread takes when it comes round. Nobody waits.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Events kept for a JS thread that does not come; the oldest go first.
+const MAX_EVENTS: usize = 64;
+
+/// Requests, one bit each. JavaScript has the same numbers (lib/work.js).
+pub mod work {
+    /// Read heap statistics and event-loop utilization.
+    pub const HEAP: u32 = 1;
+    /// The same, directly after a major GC.
+    pub const HEAP_AFTER_GC: u32 = 1 << 1;
+    /// Count timers.
+    pub const TIMERS: u32 = 1 << 2;
+    /// Report listeners.
+    pub const LISTENERS: u32 = 1 << 3;
+    /// Make a major GC begin without a pause. Done natively inside `takeWork`; JavaScript never sees it.
+    pub const START_MAJOR: u32 = 1 << 4;
+    /// Watch for the major GC's end with a PerformanceObserver: the GC callbacks are not in use.
+    pub const OBSERVE_MAJOR: u32 = 1 << 5;
+    /// Force a GC and report the heap.
+    pub const FORCE_GC: u32 = 1 << 6;
+    /// Take the snapshot job and write it.
+    pub const SNAPSHOT: u32 = 1 << 7;
+    /// Take events.
+    pub const EVENTS: u32 = 1 << 8;
+}
+
+/// What an event is; JavaScript decides by it whom to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A finding was opened.
+    Finding,
+    /// A snapshot was written.
+    Snapshot,
+    /// A step of evidence was not taken.
+    Refused,
+    /// Something of ours failed.
+    Error,
+    /// A process warning.
+    Warning,
+    /// The answer to a snapshot on demand.
+    Answer,
+}
+
+impl EventKind {
+    /// The event's name in JavaScript.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Finding => "finding",
+            EventKind::Snapshot => "snapshot",
+            EventKind::Refused => "refused",
+            EventKind::Error => "error",
+            EventKind::Warning => "warning",
+            EventKind::Answer => "answer",
+        }
+    }
+}
+
+/// One event: its payload is JSON text, parsed where it is used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// What it is.
+    pub kind: EventKind,
+    /// JSON.
+    pub payload: String,
+}
+
+/// A snapshot that the JS thread is to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotJob {
+    /// Number of the job.
+    pub id: u32,
+    /// Path to write to: the pipe's end under /proc/self/fd, or a `.part` file.
+    pub path: String,
+}
+
+/// The mailbox of one isolate.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    requests: AtomicU32,
+    events: Mutex<VecDeque<Event>>,
+    lost: AtomicU64,
+    job: Mutex<Option<SnapshotJob>>,
+}
+
+impl Mailbox {
+    /// Adds requests.
+    pub fn request(&self, bits: u32) {
+        self.requests.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    /// Takes all requests.
+    pub fn take(&self) -> u32 {
+        self.requests.swap(0, Ordering::AcqRel)
+    }
+
+    /// Leaves an event; the oldest is lost, and counted, when there are too many.
+    pub fn post(&self, event: Event) {
+        let mut events = self.events.lock();
+        if events.len() == MAX_EVENTS {
+            events.pop_front();
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        events.push_back(event);
+        drop(events);
+        self.request(work::EVENTS);
+    }
+
+    /// Takes the oldest event.
+    pub fn next_event(&self) -> Option<Event> {
+        self.events.lock().pop_front()
+    }
+
+    /// Events that nobody fetched in time.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Leaves a snapshot job.
+    pub fn put_job(&self, job: SnapshotJob) {
+        *self.job.lock() = Some(job);
+        self.request(work::SNAPSHOT);
+    }
+
+    /// Takes the snapshot job.
+    pub fn take_job(&self) -> Option<SnapshotJob> {
+        self.job.lock().take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_gather_until_taken() {
+        let mailbox = Mailbox::default();
+        mailbox.request(work::HEAP);
+        mailbox.request(work::TIMERS | work::HEAP);
+        assert_eq!(mailbox.take(), work::HEAP | work::TIMERS);
+        assert_eq!(mailbox.take(), 0);
+    }
+
+    #[test]
+    fn the_oldest_events_go_and_are_counted() {
+        let mailbox = Mailbox::default();
+        for number in 0..170 {
+            mailbox.post(Event { kind: EventKind::Refused, payload: number.to_string() });
+        }
+        assert_eq!(mailbox.lost(), 170 - MAX_EVENTS as u64);
+        assert_eq!(mailbox.next_event().unwrap().payload, (170 - MAX_EVENTS).to_string());
+        assert_eq!(mailbox.take(), work::EVENTS);
+    }
+}

@@ -1,0 +1,956 @@
+//! The native thread, one per process: it owns clock, probe, pipeline and collector by value, and runs one
+//! select loop over ticks, readings, commands and sink reports. Others send to it or read what it publishes.
+//! A JS thread that does not answer never stops it. It names no Node type: waking is a trait.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, tick};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::collector::{Collector, Outbox, Surroundings};
+use crate::config::{Bytes, Config, LogLevel};
+use crate::evidence::SinkReport;
+pub use crate::finding::Identity;
+use crate::finding::{listener_json, settings_json};
+use crate::mailbox::{Event, EventKind, Mailbox, SnapshotJob, work};
+use crate::metric::SeriesId;
+use crate::pipeline::{Action, IsolateView, Pipeline, SeriesView};
+use crate::probe::{self, Probe};
+use crate::readings::{Wait, Way};
+use crate::sample::{
+    IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample,
+};
+use crate::v8::Epilogue;
+
+/// Readings under way from the JS threads. A tick makes three or four an isolate; what does not fit is
+/// dropped and counted.
+const MAX_READINGS: usize = 1024;
+
+/// Commands under way.
+const MAX_COMMANDS: usize = 256;
+
+/// Paces of the slower readings, milliseconds. Both are stretched to an eighth of the shortest window only
+/// from below, and by their cost from above.
+const SLOWEST_PACE_MS: u64 = 60_000;
+const LISTENER_PACE_MS: u64 = 2_000;
+
+/// Counting timers may cost this share of the JS thread.
+const TIMER_SHARE: f64 = 0.0005;
+
+/// Readings lost in a row after which the way in use is given up for the next.
+const LOST_BEFORE_FALLBACK: u64 = 3;
+
+/// Share of the container's limit that V8's heap may have: the rest is for buffers, stacks, code and malloc.
+const HEAP_SHARE_OF_CONTAINER: f64 = 0.75;
+
+/// Version of the JSON of `status()`.
+pub const STATUS_SCHEMA: u32 = 1;
+
+/// Wakes a JS thread so that it takes its work: weakly, without payload, without waiting.
+pub trait Wake: Send {
+    /// Wakes.
+    fn wake(&self);
+}
+
+/// Which ways of knowing the live heap an environment offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ways {
+    /// `MemoryPressureNotification` was found.
+    pub pressure: bool,
+    /// `gc()` could be obtained.
+    pub force: bool,
+    /// A PerformanceObserver can see major GCs.
+    pub observe: bool,
+}
+
+/// What an environment brings when it comes under guard.
+pub struct Attach {
+    /// Settings.
+    pub config: Config,
+    /// Who it is.
+    pub identity: Identity,
+    /// Local time minus UTC, for file names.
+    pub utc_offset_seconds: i32,
+    /// Where work is left for it.
+    pub mailbox: Arc<Mailbox>,
+    /// How it is woken.
+    pub wake: Box<dyn Wake>,
+    /// Ways to its live heap.
+    pub ways: Ways,
+}
+
+enum Reading {
+    Heap(IsolateReading, Vec<(&'static str, u64)>),
+    Timers {
+        count: f64,
+        took_micros: f64,
+    },
+    Listeners(Vec<ListenerCount>),
+    LiveHeap(LiveHeapReading),
+    /// The same as JavaScript saw it; of use only where V8's own callback is not.
+    ScriptLiveHeap(LiveHeapReading),
+    LiveHeapFailed,
+}
+
+enum Command {
+    Attach(IsolateId, Box<Attach>),
+    Epilogue(IsolateId, Epilogue),
+    Configure(Box<Config>),
+    Snapshot { isolate: IsolateId, number: Option<u32>, reason: String },
+    Written { job: u32, pause_ms: f64, error: Option<String> },
+    Detach(IsolateId),
+}
+
+/// What is published for `status()`.
+#[derive(Clone, Default)]
+struct Published {
+    at: Millis,
+    state: &'static str,
+    process: Vec<SeriesView>,
+    sample: ProcessSample,
+    isolates: Vec<(IsolateView, IsolateStatus)>,
+    silenced: u64,
+    settings: Value,
+    evidence: Value,
+    cost: Cost,
+}
+
+/// What the guard itself cost so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    ticks: u64,
+    tick_micros: u64,
+    longest_tick_micros: u64,
+}
+
+#[derive(Clone, Debug)]
+struct IsolateStatus {
+    tid: u32,
+    why: String,
+    stalls: u64,
+    lost_events: u64,
+    handles: Vec<(&'static str, u64)>,
+}
+
+struct Shared {
+    clock: Clock,
+    identity: Identity,
+    readings: Sender<(IsolateId, Millis, Reading)>,
+    commands: Sender<Command>,
+    lost_readings: AtomicU64,
+    published: Mutex<Arc<Published>>,
+    failure: Mutex<Option<String>>,
+}
+
+/// One isolate's hold on the running guard. Every call returns at once.
+#[derive(Clone)]
+pub struct Handle {
+    isolate: IsolateId,
+    shared: Arc<Shared>,
+}
+
+/// The guard of this process, and how many isolates are under it.
+static RUNNING: Mutex<Option<(Arc<Shared>, usize)>> = Mutex::new(None);
+static NEXT_ISOLATE: AtomicU32 = AtomicU32::new(0);
+
+/// Puts an isolate under guard, and starts the native thread with the first one.
+pub fn attach(attach: Attach) -> Handle {
+    let isolate = IsolateId(NEXT_ISOLATE.fetch_add(1, Ordering::Relaxed));
+    let mut running = RUNNING.lock();
+    let (shared, count) = running.get_or_insert_with(|| {
+        (start(attach.config.clone(), attach.identity.clone(), attach.utc_offset_seconds), 0)
+    });
+    *count += 1;
+    let shared = Arc::clone(shared);
+    drop(running);
+    let handle = Handle { isolate, shared };
+    handle.command(Command::Attach(isolate, Box::new(attach)));
+    handle
+}
+
+fn start(config: Config, identity: Identity, utc_offset_seconds: i32) -> Arc<Shared> {
+    crate::evidence::name::set_local_offset_seconds(utc_offset_seconds);
+    let (readings, readings_in) = bounded(MAX_READINGS);
+    let (commands, commands_in) = bounded(MAX_COMMANDS);
+    let shared = Arc::new(Shared {
+        clock: Clock::start(),
+        identity,
+        readings,
+        commands,
+        lost_readings: AtomicU64::new(0),
+        published: Mutex::new(Arc::new(Published { state: "starting", ..Published::default() })),
+        failure: Mutex::new(None),
+    });
+    let thread_shared = Arc::clone(&shared);
+    let started = std::thread::Builder::new().name("leakguard".into()).spawn(move || {
+        let _own = probe::own::thread();
+        let shared = Arc::clone(&thread_shared);
+        let run = AssertUnwindSafe(move || {
+            Sampler::new(thread_shared, config).run(&readings_in, &commands_in);
+        });
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            *shared.failure.lock() = Some(panic_words(&*panic));
+        }
+    });
+    if let Err(error) = started {
+        *shared.failure.lock() = Some(format!("the native thread could not be started: {error}"));
+    }
+    shared
+}
+
+fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown panic")
+        .to_owned()
+}
+
+impl Handle {
+    /// Which isolate.
+    pub fn isolate(&self) -> IsolateId {
+        self.isolate
+    }
+
+    /// The heap was read.
+    pub fn reading(&self, reading: IsolateReading, handles: Vec<(&'static str, u64)>) {
+        self.send(Reading::Heap(reading, handles));
+    }
+
+    /// Timers were counted.
+    pub fn timers(&self, count: f64, took_micros: f64) {
+        self.send(Reading::Timers { count, took_micros });
+    }
+
+    /// The listener table.
+    pub fn listeners(&self, counts: Vec<ListenerCount>) {
+        self.send(Reading::Listeners(counts));
+    }
+
+    /// A major GC has ended. Called inside the GC: it must only queue.
+    pub fn live_heap(&self, reading: LiveHeapReading) {
+        self.send(Reading::LiveHeap(reading));
+    }
+
+    /// A major GC has ended, as JavaScript forced or observed it.
+    pub fn script_live_heap(&self, reading: LiveHeapReading) {
+        self.send(Reading::ScriptLiveHeap(reading));
+    }
+
+    /// A reading that was asked for cannot be made.
+    pub fn live_heap_failed(&self) {
+        self.send(Reading::LiveHeapFailed);
+    }
+
+    /// Whether the GC callbacks are in use.
+    pub fn epilogue(&self, epilogue: Epilogue) {
+        self.command(Command::Epilogue(self.isolate, epilogue));
+    }
+
+    /// Applies settings.
+    pub fn configure(&self, config: Config) {
+        self.command(Command::Configure(Box::new(config)));
+    }
+
+    /// Asks for a snapshot on demand; false if the guard cannot take the question.
+    pub fn request_snapshot(&self, number: u32, reason: String) -> bool {
+        // The signal's snapshots have the number 0 and no one who waits.
+        let number = (number != 0).then_some(number);
+        self.command(Command::Snapshot { isolate: self.isolate, number, reason })
+    }
+
+    /// The JS thread has done a snapshot job.
+    pub fn snapshot_written(&self, job: u32, pause_ms: f64, error: Option<String>) {
+        self.command(Command::Written { job, pause_ms, error });
+    }
+
+    /// Takes the isolate from under guard. The native thread ends with the last one.
+    pub fn detach(&self) {
+        self.command(Command::Detach(self.isolate));
+        let mut running = RUNNING.lock();
+        if let Some((shared, count)) = running.as_mut()
+            && Arc::ptr_eq(shared, &self.shared)
+        {
+            *count -= 1;
+            if *count == 0 {
+                *running = None;
+            }
+        }
+    }
+
+    fn send(&self, reading: Reading) {
+        let now = self.shared.clock.now();
+        if self.shared.readings.try_send((self.isolate, now, reading)).is_err() {
+            self.shared.lost_readings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn command(&self, command: Command) -> bool {
+        match self.shared.commands.try_send(command) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.shared.lost_readings.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// Everything, as JSON.
+    pub fn status(&self) -> String {
+        let published = Arc::clone(&self.shared.published.lock());
+        let failure = self.shared.failure.lock().clone();
+        let lost = self.shared.lost_readings.load(Ordering::Relaxed);
+        status_json(&self.shared, &published, failure, self.isolate, lost).to_string()
+    }
+}
+
+/// One isolate as the sampler knows it.
+struct Guarded {
+    mailbox: Arc<Mailbox>,
+    wake: Box<dyn Wake>,
+    ways: Ways,
+    epilogue: Epilogue,
+    tid: u32,
+    handles: Vec<(&'static str, u64)>,
+    next_timers: Millis,
+    next_listeners: Millis,
+    timer_pace_ms: u64,
+    stalled: bool,
+    stalls: u64,
+    lost_in_a_row: u64,
+    lost: u64,
+    /// A reading under way: when it was asked for, and the CPU the process had used then.
+    asked: Option<(Millis, Option<u64>)>,
+    checked_limits: bool,
+}
+
+/// The isolates, as the place where events and jobs go.
+struct Isolates {
+    guarded: BTreeMap<IsolateId, Guarded>,
+    log: LogLevel,
+    unsaid: AtomicU64,
+}
+
+impl Outbox for Isolates {
+    fn event(&self, isolate: Option<IsolateId>, kind: EventKind, payload: &Value) {
+        let of = isolate.and_then(|id| self.guarded.get(&id));
+        if let Some(guarded) = of.or_else(|| self.guarded.values().next()) {
+            guarded.mailbox.post(Event { kind, payload: payload.to_string() });
+            guarded.wake.wake();
+        }
+    }
+
+    fn say(&self, level: LogLevel, line: &str) {
+        if level <= self.log && !write_stderr(line) {
+            self.unsaid.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn job(&self, isolate: IsolateId, job: SnapshotJob) -> bool {
+        self.guarded.get(&isolate).is_some_and(|guarded| {
+            guarded.mailbox.put_job(job);
+            guarded.wake.wake();
+            true
+        })
+    }
+
+    fn withdraw(&self, isolate: IsolateId) -> bool {
+        self.guarded.get(&isolate).is_none_or(|guarded| guarded.mailbox.take_job().is_some())
+    }
+}
+
+/// One line on stderr, whole or not at all: a reader that does not read must not stop this thread.
+fn write_stderr(line: &str) -> bool {
+    use std::io::Write;
+    let mut text = String::with_capacity(line.len() + 12);
+    text.push_str("leakguard: ");
+    // Names of events and classes come from the app: no control character reaches the terminal.
+    text.extend(line.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    text.push('\n');
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let stderr = std::io::stderr();
+        let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut polled, Some(&now)) {
+            Ok(1) if polled[0].revents().contains(PollFlags::OUT) => {}
+            _ => return false,
+        }
+    }
+    std::io::stderr().write_all(text.as_bytes()).is_ok()
+}
+
+struct Sampler {
+    shared: Arc<Shared>,
+    config: Config,
+    probe: Box<dyn Probe>,
+    pipeline: Pipeline,
+    collector: Collector,
+    isolates: Isolates,
+    settings: Value,
+    evidence: (Option<(usize, u64, u64, bool)>, Value),
+    /// CPU of the process per millisecond while no reading is under way, and the last mark.
+    cpu_rate: Option<f64>,
+    cpu_mark: Option<(Millis, u64)>,
+    cost: Cost,
+}
+
+impl Sampler {
+    fn new(shared: Arc<Shared>, config: Config) -> Sampler {
+        let isolates =
+            Isolates { guarded: BTreeMap::new(), log: config.log, unsaid: AtomicU64::new(0) };
+        let clock = shared.clock;
+        let collector = Collector::open(clock, shared.identity.clone(), config.clone(), &isolates);
+        Sampler {
+            pipeline: Pipeline::new(config.clone(), clock.now()),
+            settings: settings_json(&config),
+            probe: probe::open(),
+            collector,
+            isolates,
+            config,
+            shared,
+            evidence: (None, Value::Null),
+            cpu_rate: None,
+            cpu_mark: None,
+            cost: Cost::default(),
+        }
+    }
+
+    fn run(
+        mut self,
+        readings: &Receiver<(IsolateId, Millis, Reading)>,
+        commands: &Receiver<Command>,
+    ) {
+        let mut ticker = tick(Duration::from_millis(self.config.interval_ms));
+        loop {
+            let reports = self.collector.reports().clone();
+            select! {
+                // Attach, detach, settings, snapshots. The last isolate to go ends the thread.
+                recv(commands) -> command => match command {
+                    Ok(command) => {
+                        if matches!(command, Command::Configure(_)) {
+                            self.command(command);
+                            ticker = tick(Duration::from_millis(self.config.interval_ms));
+                        } else if self.command(command) && self.isolates.guarded.is_empty() {
+                            self.finish();
+                            return;
+                        }
+                    }
+                    Err(_) => return,
+                },
+                // What the JS threads read.
+                recv(readings) -> reading => {
+                    if let Ok((id, at, reading)) = reading {
+                        self.reading(id, at, reading);
+                    }
+                },
+                // A snapshot has come to its end on disk.
+                recv(reports) -> report => {
+                    if let Ok(report) = report {
+                        self.report(report);
+                    }
+                },
+                // The clock.
+                recv(ticker) -> _ => self.tick(),
+            }
+        }
+    }
+
+    /// Returns true if an isolate has gone.
+    fn command(&mut self, command: Command) -> bool {
+        match command {
+            Command::Attach(id, attach) => self.attach(id, *attach),
+            Command::Epilogue(id, epilogue) => {
+                if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
+                    guarded.epilogue = epilogue;
+                    let way = best_way(guarded.ways, &guarded.epilogue);
+                    self.pipeline.set_way(id, way);
+                    self.publish();
+                }
+            }
+            Command::Configure(config) => {
+                self.config = *config;
+                self.settings = settings_json(&self.config);
+                self.isolates.log = self.config.log;
+                self.pipeline.configure(self.config.clone());
+                self.collector.configure(self.config.clone(), &self.isolates);
+                self.evidence.0 = None;
+                self.publish();
+            }
+            Command::Snapshot { isolate, number, reason } => {
+                let around = self.surroundings(Some(isolate));
+                let now = self.now();
+                self.collector.on_demand(
+                    now,
+                    number,
+                    reason,
+                    Some(isolate),
+                    &around,
+                    &self.isolates,
+                );
+            }
+            Command::Written { job, pause_ms, error } => {
+                self.collector.written(job, pause_ms, error, &self.isolates);
+            }
+            Command::Detach(id) => {
+                self.isolates.guarded.remove(&id);
+                self.pipeline.detach(id);
+                self.collector.isolate_gone(id, &self.isolates);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn attach(&mut self, id: IsolateId, attach: Attach) {
+        let now = self.now();
+        let way = best_way(attach.ways, &Epilogue::Off("not yet known"));
+        self.pipeline.attach(id, way, now);
+        // The first isolate's warnings wait for it here: the directory was opened before it came.
+        self.isolates.guarded.insert(
+            id,
+            Guarded {
+                mailbox: attach.mailbox,
+                wake: attach.wake,
+                ways: attach.ways,
+                epilogue: Epilogue::Off("not yet known"),
+                tid: attach.identity.tid,
+                handles: Vec::new(),
+                next_timers: now,
+                next_listeners: now,
+                timer_pace_ms: 0,
+                stalled: false,
+                stalls: 0,
+                lost_in_a_row: 0,
+                lost: 0,
+                asked: None,
+                checked_limits: false,
+            },
+        );
+        if self.isolates.guarded.len() == 1 && self.cost.ticks == 0 {
+            self.tick();
+        }
+    }
+
+    fn reading(&mut self, id: IsolateId, at: Millis, reading: Reading) {
+        match reading {
+            Reading::Heap(reading, handles) => {
+                self.pipeline.on_isolate(id, at, &reading);
+                if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
+                    guarded.handles = handles;
+                    guarded.stalled = false;
+                }
+                self.check_limits(id, &reading);
+            }
+            Reading::Timers { count, took_micros } => {
+                let reading = IsolateReading { timers: Some(count), ..IsolateReading::default() };
+                self.pipeline.on_isolate(id, at, &reading);
+                if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
+                    guarded.timer_pace_ms = (took_micros / 1000.0 / TIMER_SHARE) as u64;
+                }
+            }
+            Reading::Listeners(counts) => self.pipeline.on_listeners(id, at, &counts),
+            Reading::ScriptLiveHeap(reading) => {
+                let seen = self
+                    .isolates
+                    .guarded
+                    .get(&id)
+                    .is_some_and(|guarded| guarded.epilogue == Epilogue::On);
+                if !seen {
+                    self.reading(id, at, Reading::LiveHeap(reading));
+                }
+            }
+            Reading::LiveHeap(reading) => {
+                let cost_ms = self.reading_cost(id, at);
+                self.pipeline.on_live_heap(id, at, reading, cost_ms);
+                if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
+                    guarded.lost_in_a_row = 0;
+                    // Buffers are judged by what is left after a GC too.
+                    guarded.mailbox.request(work::HEAP_AFTER_GC);
+                    guarded.wake.wake();
+                }
+            }
+            Reading::LiveHeapFailed => self.pipeline.live_heap_unavailable(id),
+        }
+    }
+
+    /// CPU that the reading under way took beyond what the process uses anyway, milliseconds.
+    fn reading_cost(&mut self, id: IsolateId, at: Millis) -> Option<f64> {
+        let (asked, before) = self.isolates.guarded.get_mut(&id)?.asked.take()?;
+        let used = probe::other_threads_cpu_micros(&[])?.saturating_sub(before?) as f64 / 1000.0;
+        self.cpu_mark = None;
+        Some(used - self.cpu_rate? * at.0.saturating_sub(asked.0) as f64)
+    }
+
+    fn report(&mut self, report: SinkReport) {
+        let sample = self.probe.read(probe::own::counts());
+        let now = self.now();
+        self.collector.on_report(now, report, &sample, &self.isolates);
+        self.publish();
+    }
+
+    fn tick(&mut self) {
+        let began = Instant::now();
+        let now = self.now();
+        let sample = self.probe.read(probe::own::counts());
+        self.pipeline.on_process(now, &sample);
+        self.mark_cpu(now);
+        self.watch_readings();
+        for action in self.pipeline.step(now) {
+            self.act(now, action);
+        }
+        self.collector.tick(now, &sample, &self.isolates);
+        if let Some((finding, source, isolate)) = self.collector.follow_up_due(now) {
+            let grows = self.pipeline.still_grows(&source);
+            let around = self.surroundings(isolate);
+            self.collector.follow_up(now, finding, grows, isolate, &around, &self.isolates);
+        }
+        self.ask(now);
+        self.publish();
+        let micros = began.elapsed().as_micros() as u64;
+        self.cost.ticks += 1;
+        self.cost.tick_micros += micros;
+        self.cost.longest_tick_micros = self.cost.longest_tick_micros.max(micros);
+    }
+
+    /// Measures the CPU rate of the process over the ticks without a reading.
+    fn mark_cpu(&mut self, now: Millis) {
+        let reading = self.isolates.guarded.values().any(|guarded| guarded.asked.is_some());
+        let Some(used) = probe::other_threads_cpu_micros(&[]).filter(|_| !reading) else {
+            self.cpu_mark = None;
+            return;
+        };
+        if let Some((at, before)) = self.cpu_mark.filter(|(at, _)| now > *at) {
+            let rate = used.saturating_sub(before) as f64 / 1000.0 / (now.0 - at.0) as f64;
+            // A tenth of the new: about the last ten ticks.
+            self.cpu_rate = Some(self.cpu_rate.map_or(rate, |old| old * 0.9 + rate * 0.1));
+        }
+        self.cpu_mark = Some((now, used));
+    }
+
+    /// Gives up a way by which readings do not come back.
+    fn watch_readings(&mut self) {
+        for view in self.pipeline.isolate_views() {
+            let Some(guarded) = self.isolates.guarded.get_mut(&view.id) else { continue };
+            let (_, lost, _) = view.readings;
+            if lost > guarded.lost {
+                guarded.lost_in_a_row += lost - guarded.lost;
+                guarded.lost = lost;
+                guarded.asked = None;
+            }
+            if guarded.lost_in_a_row >= LOST_BEFORE_FALLBACK && view.way != Way::Natural {
+                guarded.lost_in_a_row = 0;
+                if view.way == Way::Pressure {
+                    guarded.ways.pressure = false;
+                } else {
+                    guarded.ways.force = false;
+                }
+                self.pipeline.set_way(view.id, best_way(guarded.ways, &guarded.epilogue));
+            }
+        }
+    }
+
+    fn act(&mut self, now: Millis, action: Action) {
+        match action {
+            Action::ReadLiveHeap(id) => {
+                let Some(guarded) = self.isolates.guarded.get_mut(&id) else { return };
+                let way = best_way(guarded.ways, &guarded.epilogue);
+                let seen = guarded.epilogue == Epilogue::On;
+                let bits = match way {
+                    Way::Pressure if seen => work::START_MAJOR,
+                    Way::Pressure => work::START_MAJOR | work::OBSERVE_MAJOR,
+                    Way::Forced => work::FORCE_GC,
+                    Way::Natural => 0,
+                };
+                guarded.asked = Some((now, probe::other_threads_cpu_micros(&[])));
+                guarded.mailbox.request(bits);
+                guarded.wake.wake();
+            }
+            Action::Open(draft) => {
+                let around = self.surroundings(draft.isolate);
+                self.collector.open_finding(now, *draft, &around, &self.isolates);
+            }
+            Action::Join { finding, piece, cause } => {
+                self.collector.join(finding, piece, cause, &self.isolates);
+                self.evidence.0 = None;
+            }
+            Action::WarmedUp => {
+                let isolate = self.pipeline.first_isolate();
+                let around = self.surroundings(isolate);
+                self.collector.baseline(now, isolate, &around, &self.isolates);
+            }
+        }
+    }
+
+    /// Leaves the tick's requests in the mailboxes and wakes the JS threads.
+    fn ask(&mut self, now: Millis) {
+        let shortest = self.config.window_ms.min(crate::detect::COUNT_WINDOW_MS) / 8;
+        let listener_pace = LISTENER_PACE_MS.min(shortest).max(self.config.interval_ms);
+        let timer_floor = (shortest / 2).clamp(self.config.interval_ms, 10_000);
+        for (id, guarded) in &mut self.isolates.guarded {
+            let mut bits = work::HEAP;
+            if now >= guarded.next_timers {
+                let pace = guarded.timer_pace_ms.clamp(timer_floor, SLOWEST_PACE_MS);
+                guarded.next_timers = Millis(now.0 + pace);
+                bits |= work::TIMERS;
+            }
+            if self.config.listeners && now >= guarded.next_listeners {
+                guarded.next_listeners = Millis(now.0 + listener_pace);
+                bits |= work::LISTENERS;
+            }
+            let silent = self
+                .pipeline
+                .heartbeat(*id)
+                .map_or(0, |heartbeat| now.0.saturating_sub(heartbeat.0));
+            if silent > (3 * self.config.interval_ms).max(3_000) && !guarded.stalled {
+                guarded.stalled = true;
+                guarded.stalls += 1;
+            }
+            guarded.mailbox.request(bits);
+            guarded.wake.wake();
+        }
+    }
+
+    /// Says once if V8 may fill more than the container has.
+    fn check_limits(&mut self, id: IsolateId, reading: &IsolateReading) {
+        let Some(guarded) = self.isolates.guarded.get_mut(&id) else { return };
+        let container = self.pipeline.last_process().cgroup_limit_bytes;
+        let (Some(heap), Some(container)) = (reading.heap_limit_bytes, container) else { return };
+        if guarded.checked_limits {
+            return;
+        }
+        guarded.checked_limits = true;
+        if guarded.tid == 0 && heap >= container as f64 {
+            let fits = (container as f64 * HEAP_SHARE_OF_CONTAINER / 1_048_576.0).floor();
+            self.isolates.event(Some(id), EventKind::Warning, &json!({
+                "code": "LEAKGUARD_LIMITS",
+                "message": format!(
+                    "V8 may grow its heap to {}, but the container is killed at {}: V8 will not collect in time; \
+                     start node with --max-old-space-size={fits:.0}",
+                    Bytes(heap as u64),
+                    Bytes(container)
+                ),
+            }));
+        }
+    }
+
+    fn surroundings(&self, isolate: Option<IsolateId>) -> Surroundings {
+        let guarded = isolate.and_then(|id| self.isolates.guarded.get(&id));
+        let last =
+            |series| isolate.and_then(|id| self.pipeline.last(id, series)).map(|(_, value)| value);
+        Surroundings {
+            process: self.pipeline.last_process().clone(),
+            live_heap_bytes: last(SeriesId::LiveHeap).or_else(|| last(SeriesId::HeapUsed)),
+            large_object_bytes: isolate.and_then(|id| self.pipeline.large_objects(id)),
+            heap_limit_bytes: isolate.and_then(|id| self.pipeline.heap_limit(id)),
+            tid: guarded.map_or(0, |guarded| guarded.tid),
+            handles: guarded
+                .map(|guarded| {
+                    guarded
+                        .handles
+                        .iter()
+                        .map(|(kind, count)| ((*kind).to_owned(), *count))
+                        .collect()
+                })
+                .unwrap_or_default(),
+        }
+    }
+
+    fn publish(&mut self) {
+        let version = self.collector.version();
+        if self.evidence.0 != Some(version) {
+            self.evidence = (Some(version), self.collector.to_json());
+        }
+        let isolates = self
+            .pipeline
+            .isolate_views()
+            .into_iter()
+            .filter_map(|view| {
+                let guarded = self.isolates.guarded.get(&view.id)?;
+                let status = IsolateStatus {
+                    tid: guarded.tid,
+                    why: why(guarded, view.way),
+                    stalls: guarded.stalls,
+                    lost_events: guarded.mailbox.lost(),
+                    handles: guarded.handles.clone(),
+                };
+                Some((view, status))
+            })
+            .collect();
+        let published = Published {
+            at: self.now(),
+            state: self.pipeline.phase().as_str(),
+            process: self.pipeline.process_view(),
+            sample: self.pipeline.last_process().clone(),
+            isolates,
+            silenced: self.pipeline.silenced(),
+            settings: self.settings.clone(),
+            evidence: self.evidence.1.clone(),
+            cost: self.cost,
+        };
+        *self.shared.published.lock() = Arc::new(published);
+    }
+
+    /// The last isolate has gone.
+    fn finish(&mut self) {
+        let mut last = (**self.shared.published.lock()).clone();
+        last.state = "stopped";
+        last.isolates.clear();
+        *self.shared.published.lock() = Arc::new(last);
+    }
+
+    fn now(&self) -> Millis {
+        self.shared.clock.now()
+    }
+}
+
+/// The best way that is offered: without pause if its end can be seen, else forced, else natural.
+fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
+    let seen = *epilogue == Epilogue::On || ways.observe;
+    match ways {
+        Ways { pressure: true, .. } if seen => Way::Pressure,
+        Ways { force: true, .. } => Way::Forced,
+        _ => Way::Natural,
+    }
+}
+
+fn why(guarded: &Guarded, way: Way) -> String {
+    let seen = match &guarded.epilogue {
+        Epilogue::On => "seen by V8's GC callback".to_owned(),
+        Epilogue::Off(why) if guarded.ways.observe && way == Way::Pressure => {
+            format!("seen by a PerformanceObserver during the reading ({why})")
+        }
+        Epilogue::Off(why) => format!("natural ones are not seen ({why})"),
+    };
+    let made = match way {
+        Way::Pressure => "a memory-pressure notification starts a major GC without a pause",
+        Way::Forced => {
+            "gc() is forced within LEAKGUARD_MAX_GC_PAUSE: V8's notification is not to be had"
+        }
+        Way::Natural => "no way to start a major GC: only those that V8 makes by itself",
+    };
+    format!("{made}; {seen}")
+}
+
+fn wait_words(wait: Wait, way: Way) -> String {
+    match wait {
+        Wait::Pending => "one is under way".into(),
+        Wait::NotDue => "the next is not yet due".into(),
+        Wait::Idle => "too little was allocated since the last".into(),
+        Wait::Share => "LEAKGUARD_GC_SHARE is spent until later".into(),
+        Wait::Pause { predicted_ms } => format!(
+            "the next would stop the loop for {predicted_ms:.0} ms, longer than LEAKGUARD_MAX_GC_PAUSE"
+        ),
+        Wait::Unable if way == Way::Natural => "none on demand".into(),
+        Wait::Unable => "the event loop does not answer".into(),
+    }
+}
+
+fn views_json(views: &[SeriesView], now: Millis) -> Map<String, Value> {
+    views
+        .iter()
+        .map(|view| {
+            let value = json!({
+                "unit": view.id.metric().unit.as_str(),
+                "last": view.last,
+                "ageMs": now.0.saturating_sub(view.at.0),
+                "growing": view.growing.map(|(slope, window)| json!({ "slopePerHour": slope, "windowMs": window })),
+            });
+            (view.id.as_str().to_owned(), value)
+        })
+        .collect()
+}
+
+fn status_json(
+    shared: &Shared,
+    published: &Published,
+    failure: Option<String>,
+    isolate: IsolateId,
+    lost_readings: u64,
+) -> Value {
+    let now = shared.clock.now();
+    let isolates: Vec<Value> = published
+        .isolates
+        .iter()
+        .map(|(view, status)| {
+            let (made, lost, spent_ms) = view.readings;
+            let live = view.series.iter().find(|series| series.id == SeriesId::LiveHeap);
+            let mut series = views_json(&view.series, now);
+            series.insert("listeners".into(), json!({
+                "unit": "count",
+                "last": view.listeners.iter().map(|line| line.count).max().unwrap_or(0),
+                "top": view.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+            }));
+            json!({
+                "id": view.id.0,
+                "tid": status.tid,
+                "heartbeatAgeMs": now.0.saturating_sub(view.heartbeat.0),
+                "stalls": status.stalls,
+                "liveHeap": {
+                    "way": view.way.as_str(),
+                    "why": status.why,
+                    "lastBytes": live.map(|live| live.last),
+                    "lastAgeMs": live.map(|live| now.0.saturating_sub(live.at.0)),
+                    "readings": made,
+                    "lost": lost,
+                    "cpuMs": (spent_ms * 10.0).round() / 10.0,
+                    "waiting": view.wait.map(|wait| wait_words(wait, view.way)),
+                },
+                "handles": status.handles.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect::<Map<_, _>>(),
+                "series": series,
+                "lostEvents": status.lost_events,
+            })
+        })
+        .collect();
+    let sample = &published.sample;
+    let cost = published.cost;
+    let evidence = &published.evidence;
+    let live_heap = isolates
+        .iter()
+        .find(|one| one["id"] == isolate.0)
+        .or(isolates.first())
+        .map_or(Value::Null, |one| one["liveHeap"].clone());
+    json!({
+        "schema": STATUS_SCHEMA,
+        "version": shared.identity.leakguard,
+        "state": if failure.is_some() { "failed" } else { published.state },
+        "failure": failure,
+        "uptimeMs": now.0,
+        "sampleAgeMs": now.0.saturating_sub(published.at.0),
+        "pid": shared.identity.pid,
+        "node": shared.identity.node,
+        "settings": published.settings,
+        "liveHeap": live_heap,
+        "isolates": isolates,
+        "process": {
+            "series": views_json(&published.process, now),
+            "containerLimitBytes": sample.cgroup_limit_bytes,
+            "containerUsedBytes": sample.cgroup_used_bytes,
+            "memoryAvailableBytes": sample.mem_available_bytes,
+            "memoryPressurePercent": sample.memory_pressure_percent,
+            "rssPeakBytes": sample.rss_peak_bytes,
+            "mallocUsedBytes": sample.malloc_used_bytes,
+            "mallocFreeBytes": sample.malloc_free_bytes,
+        },
+        "directory": evidence["directory"],
+        "directoryProblem": evidence["directoryProblem"],
+        "findings": evidence["findings"],
+        "refusals": evidence["refusals"],
+        "snapshots": evidence["snapshots"],
+        "snapshotInProgress": evidence["snapshotInProgress"],
+        "losses": { "readings": lost_readings, "silenced": published.silenced },
+        "cost": {
+            "ticks": cost.ticks,
+            "meanTickMicros": cost.tick_micros.checked_div(cost.ticks),
+            "longestTickMicros": cost.longest_tick_micros,
+        },
+    })
+}
