@@ -11,6 +11,7 @@ mod addon;
 pub mod cli;
 pub mod config;
 pub mod detect;
+pub mod evidence;
 pub mod heap;
 pub mod metric;
 pub mod pipeline;
