@@ -321,9 +321,7 @@ mod tests {
     }
 
     fn put_snapshot(store: &Store) -> EvidenceName {
-        store
-            .write_new(Kind::Snapshot(Compression::None), WallMillis::now(), 0, b"{}")
-            .unwrap()
+        store.write_new(Kind::Snapshot(Compression::None), WallMillis::now(), 0, b"{}").unwrap()
     }
 
     #[test]
@@ -448,8 +446,7 @@ mod tests {
         let store = Store::open(&options(disk.0.path())).unwrap();
         let filler = disk.0.path().join("filler");
         std::fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
-        let refusal =
-            store.claim_finding(WallMillis::now(), &key("fds"), HOUR).unwrap_err();
+        let refusal = store.claim_finding(WallMillis::now(), &key("fds"), HOUR).unwrap_err();
         assert_eq!(refusal.reason, RefusalReason::DiskFree);
         assert_eq!(reserve(&store).unwrap_err().reason, RefusalReason::DiskFree);
         std::fs::remove_file(filler).unwrap();
@@ -462,9 +459,8 @@ mod tests {
         let (_root, store) = store();
         let big = vec![0; 3 * MIB as usize];
         let kind = Kind::Snapshot(Compression::None);
-        let old: Vec<_> = (0..3)
-            .map(|_| store.write_new(kind, WallMillis::now(), 0, &big).unwrap())
-            .collect();
+        let old: Vec<_> =
+            (0..3).map(|_| store.write_new(kind, WallMillis::now(), 0, &big).unwrap()).collect();
         store.update_state(WallMillis::now(), |state| state.snapshots.clear()).unwrap();
         store.set_max_disk_bytes(27 * MIB); // predicted: 22 MiB
         let grant = reserve(&store).unwrap();

@@ -320,12 +320,18 @@ fn start(
     let flag = Arc::clone(&discard);
     let thread =
         std::thread::Builder::new().name("leakguard-sink".to_owned()).spawn(move || {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&flag)))
-                .unwrap_or(SinkReport { result: Err(SinkError::Panicked), bytes_read: 0 });
+            let outcome = run(&flag);
             // Nobody waits for it any more: the guard was stopped.
             let _ = report.send(outcome);
         })?;
     Ok(SinkHandle { thread, discard })
+}
+
+/// A bug in a filter must neither abort the app nor leave its writer blocked.
+fn no_panic(
+    work: impl FnOnce() -> Result<SnapshotFile, SinkError>,
+) -> Result<SnapshotFile, SinkError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(Err(SinkError::Panicked))
 }
 
 struct Sink<'a> {
@@ -342,7 +348,7 @@ impl<'a> Sink<'a> {
     }
 
     fn run(mut self, mut input: File) -> SinkReport {
-        let result = self.stream(&mut input);
+        let result = no_panic(|| self.stream(&mut input));
         if result.is_err() {
             self.drain(&mut input);
         }
@@ -352,7 +358,8 @@ impl<'a> Sink<'a> {
 
     fn adopt(mut self, written: Part) -> SinkReport {
         let copy = self.job.compression != Compression::None || self.job.filter.is_some();
-        let result = reopen(&written).and_then(|mut input| {
+        let result = no_panic(|| {
+            let mut input = reopen(&written)?;
             if copy { self.stream(&mut input) } else { self.check(&mut input, written) }
         });
         SinkReport { result, bytes_read: self.bytes_read }
@@ -668,5 +675,394 @@ impl<'a> Packer<'a> {
                 })
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::complete::tests::WHOLE;
+    use crate::evidence::store::tests::{MIB, names, options, store};
+
+    fn job(compression: Compression) -> SinkJob {
+        SinkJob {
+            facts: SnapshotFacts {
+                mode: Mode::Inline,
+                reason: SnapshotReason::OnDemand,
+                note: Some("test".into()),
+                pair_id: Some("p1".into()),
+                tid: 0,
+                node_version: "v22.0.0".into(),
+                heap_bytes: 5,
+                redaction: "none".into(),
+            },
+            compression,
+            predicted_file_bytes: 0,
+            max_file_bytes: 64 * MIB,
+            filter: None,
+        }
+    }
+
+    /// A whole snapshot of about this size that does not compress to nothing.
+    fn snapshot(bytes: usize) -> Vec<u8> {
+        use std::fmt::Write as _;
+        let mut text = String::from(r#"{"snapshot":{"meta":{}},"nodes":["#);
+        let mut n = 88_172_645_463_325_252_u64;
+        while text.len() < bytes {
+            n ^= n << 13; // xorshift64
+            n ^= n >> 7;
+            n ^= n << 17;
+            let _ = write!(text, "{n},");
+        }
+        text.push_str(r#"0],"strings":["a"]}"#);
+        text.into_bytes()
+    }
+
+    /// Runs a job on these bytes; fails if the writer meets a broken pipe.
+    fn run(store: &Arc<Store>, job: SinkJob, bytes: &[u8]) -> SinkReport {
+        let (read, mut write) = pipe().unwrap();
+        let (sender, reports) = crossbeam_channel::bounded(1);
+        let handle = spawn(Arc::clone(store), read, job, sender).unwrap();
+        write.write_all(bytes).unwrap();
+        drop(write);
+        handle.join();
+        reports.recv().unwrap()
+    }
+
+    fn sha256(bytes: &[u8]) -> String {
+        Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn unpack(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        match compression {
+            Compression::None => out.extend_from_slice(bytes),
+            Compression::Gzip => {
+                flate2::read::GzDecoder::new(bytes).read_to_end(&mut out).unwrap();
+            }
+            Compression::Zstd => out = zstd::decode_all(bytes).unwrap(),
+        }
+        out
+    }
+
+    #[test]
+    fn a_snapshot_arrives_whole_with_digest_and_metadata_in_every_packing() {
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let (_root, store) = store();
+            let store = Arc::new(store);
+            let bytes = snapshot(3_000_000);
+            let report = run(&store, job(compression), &bytes);
+            assert_eq!(report.bytes_read, bytes.len() as u64);
+            let file = report.result.unwrap();
+            assert_eq!(file.meta_error, None);
+            let on_disk = std::fs::read(&file.path).unwrap();
+            assert_eq!(unpack(compression, &on_disk), bytes);
+            let meta = store.read(&file.name.with_kind(Kind::Meta), 10_000).unwrap();
+            let meta: SnapshotMeta = serde_json::from_slice(&meta).unwrap();
+            assert_eq!(meta, file.meta);
+            assert_eq!(meta.sha256, sha256(&bytes));
+            assert_eq!((meta.bytes, meta.file_bytes), (bytes.len() as u64, on_disk.len() as u64));
+            assert!(meta.complete && meta.node_ids_comparable);
+            assert_eq!(names(store.path()).len(), 3, "snapshot, metadata, .gitignore");
+        }
+    }
+
+    #[test]
+    fn a_forked_snapshot_is_marked_as_not_comparable_by_node_id() {
+        let (_root, store) = store();
+        let mut job = job(Compression::None);
+        job.facts.mode = Mode::Fork;
+        let file = run(&Arc::new(store), job, WHOLE.as_bytes()).result.unwrap();
+        assert!(!file.meta.node_ids_comparable);
+    }
+
+    #[test]
+    fn what_is_not_whole_gets_no_name() {
+        let whole = snapshot(400_000);
+        for bytes in [&b""[..], b"Segmentation fault", &whole[..whole.len() - 1], &whole[..70_000]]
+        {
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+                let (_root, store) = store();
+                let store = Arc::new(store);
+                let error = run(&store, job(compression), bytes).result.unwrap_err();
+                assert!(matches!(error, SinkError::Incomplete { .. }), "{error}");
+                assert_eq!(names(store.path()), [".gitignore"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_outgrows_its_allowance_is_read_to_the_end_and_thrown_away() {
+        let bytes = snapshot(6_000_000);
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let (_root, store) = store();
+            let store = Arc::new(store);
+            let job = SinkJob { max_file_bytes: 100_000, ..job(compression) };
+            let report = run(&store, job, &bytes);
+            assert!(matches!(report.result, Err(SinkError::TooLarge { max_bytes: 100_000 })));
+            assert_eq!(report.bytes_read, bytes.len() as u64);
+            assert_eq!(names(store.path()), [".gitignore"]);
+        }
+    }
+
+    #[test]
+    fn the_quota_holds_while_a_snapshot_outgrows_its_prediction() {
+        let (_root, store) = store();
+        let store = Arc::new(store);
+        let old = run(&store, job(Compression::None), &snapshot(2_000_000)).result.unwrap();
+        let newest = run(&store, job(Compression::None), &snapshot(2_000_000)).result.unwrap();
+        store.set_max_disk_bytes(6_500_000);
+        let fits = run(&store, job(Compression::None), &snapshot(4_000_000)).result.unwrap();
+        assert!(!old.path.exists() && newest.path.exists() && fits.path.exists());
+        let report = run(&store, job(Compression::None), &snapshot(4_000_000));
+        assert!(
+            matches!(report.result, Err(SinkError::Store(StoreError::Quota { .. }))),
+            "{report:?}"
+        );
+        let left: u64 = store.list().unwrap().iter().map(|file| file.size_bytes).sum();
+        assert!(left <= 6_500_000);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_stops_neither_the_writer_nor_leaves_a_file() {
+        use crate::evidence::store::tests::SmallDisk;
+        let Some(disk) = SmallDisk::mount(4 << 20) else { return };
+        let store = Arc::new(Store::open(&options(disk.0.path())).unwrap());
+        let bytes = snapshot(12 << 20);
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let report = run(&store, job(compression), &bytes);
+            assert!(
+                matches!(
+                    report.result,
+                    Err(SinkError::Store(StoreError::DiskFull { free: Some(_), .. }))
+                ),
+                "{report:?}"
+            );
+            assert_eq!(report.bytes_read, bytes.len() as u64);
+            assert_eq!(names(store.path()), [".gitignore"]);
+        }
+        run(&store, job(Compression::None), &snapshot(1 << 20)).result.unwrap();
+    }
+
+    #[test]
+    fn a_discarded_snapshot_is_drained_and_leaves_nothing() {
+        let (_root, store) = store();
+        let store = Arc::new(store);
+        let (read, mut write) = pipe().unwrap();
+        let (sender, reports) = crossbeam_channel::bounded(1);
+        let handle = spawn(Arc::clone(&store), read, job(Compression::None), sender).unwrap();
+        let bytes = snapshot(3_000_000);
+        write.write_all(&bytes[..1_500_000]).unwrap();
+        handle.discard();
+        write.write_all(&bytes[1_500_000..]).unwrap();
+        drop(write);
+        handle.join();
+        let report = reports.recv().unwrap();
+        assert!(matches!(report.result, Err(SinkError::Discarded)), "{report:?}");
+        assert_eq!(report.bytes_read, bytes.len() as u64);
+        assert_eq!(names(store.path()), [".gitignore"]);
+    }
+
+    /// Replaces the letter z, and holds everything back until the end.
+    struct Shout(Vec<u8>);
+
+    impl Filter for Shout {
+        fn push(&mut self, input: &[u8], _out: &mut Vec<u8>) -> Result<(), String> {
+            self.0.extend(input.iter().map(|&b| if b == b'z' { b'Z' } else { b }));
+            Ok(())
+        }
+
+        fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), String> {
+            out.append(&mut self.0);
+            Ok(())
+        }
+    }
+
+    struct Broken {
+        panics: bool,
+    }
+
+    impl Filter for Broken {
+        fn push(&mut self, _input: &[u8], _out: &mut Vec<u8>) -> Result<(), String> {
+            assert!(!self.panics, "a bug");
+            Err("no nodes before strings".into())
+        }
+
+        fn finish(&mut self, _out: &mut Vec<u8>) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_what_the_filter_lets_through_is_hashed_and_written() {
+        let (_root, store) = store();
+        let filter: Option<Box<dyn Filter>> = Some(Box::new(Shout(Vec::new())));
+        let bytes = br#"{"snapshot":{},"strings":["zzz"]}"#;
+        let report = run(&Arc::new(store), SinkJob { filter, ..job(Compression::None) }, bytes);
+        let file = report.result.unwrap();
+        let redacted = br#"{"snapshot":{},"strings":["ZZZ"]}"#;
+        assert_eq!(std::fs::read(&file.path).unwrap(), redacted);
+        assert_eq!(file.meta.sha256, sha256(redacted));
+    }
+
+    #[test]
+    fn a_filter_that_fails_or_panics_costs_the_snapshot_and_nothing_else() {
+        for panics in [false, true] {
+            let (_root, store) = store();
+            let store = Arc::new(store);
+            let bytes = snapshot(3_000_000);
+            let filter: Option<Box<dyn Filter>> = Some(Box::new(Broken { panics }));
+            let report = run(&store, SinkJob { filter, ..job(Compression::None) }, &bytes);
+            match report.result {
+                Err(SinkError::Filter(problem)) => {
+                    assert!(!panics && problem.contains("no nodes"), "{problem}");
+                }
+                Err(SinkError::Panicked) => assert!(panics),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(report.bytes_read, bytes.len() as u64);
+            assert_eq!(names(store.path()), [".gitignore"]);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_written_by_path_is_taken_over_or_refused() {
+        let (_root, store) = store();
+        let store = Arc::new(store);
+        let whole = snapshot(1_000_000);
+        let adopt_bytes = |bytes: &[u8], job: SinkJob| {
+            let part = begin_file(&store).unwrap();
+            std::fs::write(part.path(), bytes).unwrap();
+            let (sender, reports) = crossbeam_channel::bounded(1);
+            adopt(Arc::clone(&store), part, job, sender).unwrap().join();
+            reports.recv().unwrap().result
+        };
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let file = adopt_bytes(&whole, job(compression)).unwrap();
+            assert_eq!(file.meta.sha256, sha256(&whole));
+            let on_disk = std::fs::read(&file.path).unwrap();
+            assert_eq!(file.meta.file_bytes, on_disk.len() as u64);
+            assert_eq!(unpack(compression, &on_disk), whole);
+        }
+        let before = names(store.path());
+        let error = adopt_bytes(&whole[..900_000], job(Compression::None)).unwrap_err();
+        assert!(matches!(error, SinkError::Incomplete { .. }), "{error}");
+        let small = SinkJob { max_file_bytes: 1000, ..job(Compression::None) };
+        let error = adopt_bytes(&whole, small).unwrap_err();
+        assert!(matches!(error, SinkError::TooLarge { .. }), "{error}");
+        assert_eq!(names(store.path()), before);
+    }
+
+    /// Everything under a final name is whole: findings and state parse, snapshots are complete and match
+    /// their metadata. Says how many snapshots there were.
+    #[cfg(target_os = "linux")]
+    fn assert_all_whole(dir: &std::path::Path) -> usize {
+        let mut snapshots = 0;
+        for name in names(dir) {
+            let bytes = std::fs::read(dir.join(&name)).unwrap();
+            if name.ends_with(".part") || name == "leakguard.lock" {
+                continue;
+            }
+            assert!(!bytes.is_empty(), "{name} is empty");
+            match EvidenceName::parse(&name).map(|name| name.kind()) {
+                Some(Kind::Snapshot(compression)) => {
+                    snapshots += 1;
+                    let mut frame = Frame::new();
+                    frame.push(&unpack(compression, &bytes));
+                    let (digest, _) = frame.finish().unwrap_or_else(|e| panic!("{name}: {e}"));
+                    let meta = EvidenceName::parse(&name).unwrap().with_kind(Kind::Meta);
+                    // Killed between snapshot and metadata: the snapshot is whole all the same.
+                    if let Ok(meta) = std::fs::read(dir.join(meta.to_string())) {
+                        let meta: SnapshotMeta = serde_json::from_slice(&meta).unwrap();
+                        assert_eq!(meta.sha256, digest, "{name}");
+                    }
+                }
+                Some(_) => {
+                    let _: serde_json::Value =
+                        serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+                }
+                None if name == "leakguard.state" => {
+                    crate::evidence::State::parse(&bytes).unwrap();
+                }
+                None => assert_eq!(name, ".gitignore"),
+            }
+        }
+        snapshots
+    }
+
+    /// The child of the test below: writes findings, snapshots and state until it is killed.
+    #[cfg(target_os = "linux")]
+    fn write_evidence_for_ever(root: &std::path::Path) -> ! {
+        let store = Arc::new(Store::open(&options(root)).unwrap());
+        store.set_max_disk_bytes(8 * MIB);
+        let bytes = snapshot(700_000);
+        let mut round = 0_u64;
+        loop {
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+                let now = WallMillis::now();
+                let text = format!(r#"{{"round":{round},"pad":"{}"}}"#, "x".repeat(20_000));
+                let finding = store.write_new(Kind::Finding, now, 0, text.as_bytes()).unwrap();
+                let key = crate::evidence::state::CooldownKey {
+                    app: "a".into(),
+                    series: "s".into(),
+                    cause: round.to_string(),
+                };
+                store.claim_finding(now, &key, 1000).unwrap();
+                run(&store, job(compression), &bytes).result.unwrap();
+                store.replace(&finding, text.replace("pad", "end").as_bytes()).unwrap();
+                round += 1;
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn killed_at_any_moment_nothing_under_a_final_name_is_partial() {
+        const CHILD: &str = "LEAKGUARD_TEST_EVIDENCE_CHILD";
+        const KILLS: u64 = 50;
+        if let Some(root) = std::env::var_os(CHILD) {
+            write_evidence_for_ever(std::path::Path::new(&root));
+        }
+        let root = tempfile::tempdir().unwrap();
+        let dir = options(root.path()).dir;
+        let (mut snapshots, mut parts) = (0, 0);
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(std::process::id());
+        for _ in 0..KILLS {
+            let before = names_if_any(&dir);
+            let test =
+                "evidence::sink::tests::killed_at_any_moment_nothing_under_a_final_name_is_partial";
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test])
+                .env(CHILD, root.path())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // It writes once a name is new; from there the moment is random.
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while names_if_any(&dir) == before {
+                assert!(std::time::Instant::now() < deadline, "the child writes nothing");
+                assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            std::thread::sleep(std::time::Duration::from_micros((random >> 33) % 60_000));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            parts += names(&dir).iter().filter(|name| name.ends_with(".part")).count();
+            snapshots += assert_all_whole(&dir);
+            // The next start clears up what the dead one left.
+            Store::open(&options(root.path())).unwrap();
+            assert!(!names(&dir).iter().any(|name| name.ends_with(".part")));
+        }
+        assert!(
+            snapshots > 0 && parts > 0,
+            "{snapshots} snapshots, {parts} parts"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    fn names_if_any(dir: &std::path::Path) -> Vec<String> {
+        if dir.exists() { names(dir) } else { Vec::new() }
     }
 }
