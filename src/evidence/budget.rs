@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{Compression, WallMillis};
 use super::state::CooldownKey;
+use crate::config::SnapshotMode;
+use crate::sample::ProcessSample;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -55,20 +57,6 @@ pub enum Mode {
     Fork,
 }
 
-/// Which ways the operator allows: `LEAKGUARD_SNAPSHOT`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ModeChoice {
-    /// Forked if possible, else inline if it fits, else not.
-    #[default]
-    Auto,
-    /// Inline only.
-    Inline,
-    /// Forked only.
-    Fork,
-    /// None.
-    Off,
-}
-
 /// Why a snapshot is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,7 +82,7 @@ pub struct SnapshotRequest {
     /// at it: a follow-up belongs to its finding, a baseline to the start, and on demand skips it.
     pub key: Option<CooldownKey>,
     /// Ways the operator allows.
-    pub modes: ModeChoice,
+    pub modes: SnapshotMode,
     /// Whether the self-test of forked snapshots passed in this process.
     pub fork_possible: bool,
     /// Major version of Node; predictions are learnt for each.
@@ -122,6 +110,8 @@ pub struct Figures {
     pub cgroup_used_bytes: Option<u64>,
     /// Lowest limit on the way up the cgroup tree, bytes.
     pub cgroup_limit_bytes: Option<u64>,
+    /// What is left until the OOM killer comes, ancestors that are shared with others looked at; bytes.
+    pub cgroup_headroom_bytes: Option<u64>,
     /// `memory.oom.group`.
     pub cgroup_oom_group: Option<bool>,
     /// `MemAvailable` of the machine, bytes.
@@ -136,6 +126,25 @@ pub struct Figures {
     pub disk_is_memory: bool,
     /// Bytes of our files that retention would not remove for this snapshot.
     pub quota_used_bytes: u64,
+}
+
+impl Figures {
+    /// The memory members from a sample; those of the heap are the caller's, those of the disk the ledger's.
+    #[must_use]
+    pub fn from_sample(live_heap_bytes: u64, process: &ProcessSample) -> Self {
+        Self {
+            live_heap_bytes,
+            rss_bytes: process.rss_bytes,
+            cgroup_used_bytes: process.cgroup_used_bytes,
+            cgroup_limit_bytes: process.cgroup_limit_bytes,
+            cgroup_headroom_bytes: process.cgroup_headroom_bytes,
+            cgroup_oom_group: process.cgroup_oom_group,
+            mem_available_bytes: process.mem_available_bytes,
+            address_space_limit_bytes: process.address_space_limit_bytes,
+            address_space_bytes: process.address_space_bytes,
+            ..Self::default()
+        }
+    }
 }
 
 /// What may be spent.
@@ -389,10 +398,10 @@ pub fn decide(
     }
     let attempt = |mode| fits(mode, request, figures, predictions, limits);
     let modes: &[Mode] = match (request.modes, request.fork_possible) {
-        (ModeChoice::Off, _) | (ModeChoice::Fork, false) => &[],
-        (ModeChoice::Fork, true) => &[Mode::Fork],
-        (ModeChoice::Auto, true) => &[Mode::Fork, Mode::Inline],
-        (ModeChoice::Inline, _) | (ModeChoice::Auto, false) => &[Mode::Inline],
+        (SnapshotMode::Off, _) | (SnapshotMode::Fork, false) => &[],
+        (SnapshotMode::Fork, true) => &[Mode::Fork],
+        (SnapshotMode::Auto, true) => &[Mode::Fork, Mode::Inline],
+        (SnapshotMode::Inline, _) | (SnapshotMode::Auto, false) => &[Mode::Inline],
     };
     let mut refused: Option<Refusal> = None;
     for &mode in modes {
@@ -410,8 +419,8 @@ pub fn decide(
     Decision::Refuse(refused.unwrap_or_else(|| disabled(request.modes)))
 }
 
-fn disabled(modes: ModeChoice) -> Refusal {
-    let sentence = if modes == ModeChoice::Off {
+fn disabled(modes: SnapshotMode) -> Refusal {
+    let sentence = if modes == SnapshotMode::Off {
         "snapshots are switched off (LEAKGUARD_SNAPSHOT=off)"
     } else {
         "LEAKGUARD_SNAPSHOT=fork, and forked snapshots do not work in this process"
@@ -426,8 +435,8 @@ fn spent(
     limits: &Limits,
     state: &StateView,
 ) -> Result<(), Refusal> {
-    if request.modes == ModeChoice::Off {
-        return Err(disabled(ModeChoice::Off));
+    if request.modes == SnapshotMode::Off {
+        return Err(disabled(SnapshotMode::Off));
     }
     if request.shutting_down {
         return Err(Refusal::plain(RefusalReason::ShuttingDown, "the guard is stopping"));
@@ -624,6 +633,9 @@ fn memory_left(mode: Mode, figures: &Figures, need: &Need) -> Result<u64, Refusa
         });
     };
     if let (Some(limit), Some(used)) = (figures.cgroup_limit_bytes, figures.cgroup_used_bytes) {
+        // What others use of a shared ancestor is as good as used here.
+        let headroom = figures.cgroup_headroom_bytes.unwrap_or(u64::MAX);
+        let used = used.max(limit.saturating_sub(headroom));
         let margin = share(limit, margin_share).max(MIN_MARGIN_BYTES);
         let whole = used.saturating_add(total);
         // The limit L with L - margin(L) = used + total, for either branch of the margin.
@@ -765,7 +777,7 @@ mod tests {
         SnapshotRequest {
             reason: SnapshotReason::Finding,
             key: None,
-            modes: ModeChoice::Inline,
+            modes: SnapshotMode::Inline,
             fork_possible: false,
             node_major: 22,
             compression: Compression::None,
@@ -845,9 +857,9 @@ mod tests {
                 inline,
                 "inline {heap} in {limit}"
             );
-            request.modes = ModeChoice::Fork;
+            request.modes = SnapshotMode::Fork;
             assert_eq!(label(run(&request, &figures, &state)).0, fork, "fork {heap} in {limit}");
-            request.modes = ModeChoice::Auto;
+            request.modes = SnapshotMode::Auto;
             let got = match label(run(&request, &figures, &state)) {
                 ("take", Mode::Inline) => "inline",
                 ("take", Mode::Fork) => "fork",
@@ -859,7 +871,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_memory_names_the_limit_that_would_have_sufficed_and_it_does() {
-        for modes in [ModeChoice::Inline, ModeChoice::Fork] {
+        for modes in [SnapshotMode::Inline, SnapshotMode::Fork] {
             for heap in [20, 40, 64, 85] {
                 let request = SnapshotRequest { modes, fork_possible: true, ..request() };
                 let mut figures = container(heap, 256);
@@ -895,6 +907,18 @@ mod tests {
         let refusal = refusal(run(&request(), &figures, &StateView::default()));
         assert!(refusal.sentence.contains("on the machine"), "{refusal}");
         assert!(refusal.available.unwrap() < 100 * MIB);
+    }
+
+    #[test]
+    fn what_others_use_of_a_shared_ancestor_is_not_there() {
+        let mut figures = container(20, 1024);
+        taken(run(&request(), &figures, &StateView::default()));
+        figures.cgroup_headroom_bytes = Some(200 * MIB);
+        let refused = refusal(run(&request(), &figures, &StateView::default()));
+        assert!(refused.available.unwrap() < 200 * MIB, "{refused}");
+        // More headroom than limit minus use is a reading of another moment: the smaller one counts.
+        figures.cgroup_headroom_bytes = Some(4 * GIB);
+        taken(run(&request(), &figures, &StateView::default()));
     }
 
     #[test]
@@ -1003,8 +1027,8 @@ mod tests {
         let idle = StateView::default();
         let busy = StateView { busy: Some((7, WallMillis(0))), ..StateView::default() };
         let cases = [
-            (SnapshotRequest { modes: ModeChoice::Off, ..request() }, &idle, "disabled"),
-            (SnapshotRequest { modes: ModeChoice::Fork, ..request() }, &idle, "disabled"),
+            (SnapshotRequest { modes: SnapshotMode::Off, ..request() }, &idle, "disabled"),
+            (SnapshotRequest { modes: SnapshotMode::Fork, ..request() }, &idle, "disabled"),
             (SnapshotRequest { shutting_down: true, ..request() }, &idle, "shutting_down"),
             (SnapshotRequest { in_progress: true, ..request() }, &idle, "busy"),
             (request(), &busy, "busy"),
@@ -1026,7 +1050,8 @@ mod tests {
 
     #[test]
     fn the_childs_budget_leaves_room_for_the_parents_copies() {
-        let request = SnapshotRequest { modes: ModeChoice::Fork, fork_possible: true, ..request() };
+        let request =
+            SnapshotRequest { modes: SnapshotMode::Fork, fork_possible: true, ..request() };
         let allowance = taken(run(&request, &container(30, 1024), &StateView::default()));
         let left = 1024 * MIB - 90 * MIB - share(1024 * MIB, MARGIN_FORK);
         assert_eq!(allowance.child_budget_bytes, left - 90 * MIB);
@@ -1048,7 +1073,7 @@ mod tests {
             quota_used_bytes: u64::MAX,
             ..Figures::default()
         };
-        for modes in [ModeChoice::Auto, ModeChoice::Inline, ModeChoice::Fork] {
+        for modes in [SnapshotMode::Auto, SnapshotMode::Inline, SnapshotMode::Fork] {
             let request = SnapshotRequest { modes, fork_possible: true, ..request() };
             refusal(run(&request, &figures, &StateView::default()));
             refusal(decide(

@@ -40,7 +40,8 @@ impl Store {
     /// reported less than `cooldown_millis` ago, by whichever process and run.
     ///
     /// # Errors
-    /// The refusal: `cooldown`, `lock_busy`, `state` or `disk_free`.
+    /// The refusal. Only `cooldown` calls for silence; `lock_busy`, `state` and `disk_free` say that the
+    /// directory cannot be asked, and a finding may still be reported by event and log.
     pub fn claim_finding(
         &self,
         now: WallMillis,
@@ -284,7 +285,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::budget::{ModeChoice, SnapshotReason};
+    use crate::config::SnapshotMode;
+    use crate::evidence::budget::SnapshotReason;
     use crate::evidence::name::{Compression, EvidenceName};
     use crate::evidence::store::tests::{MIB, names, options, store};
 
@@ -298,7 +300,7 @@ mod tests {
         SnapshotRequest {
             reason: SnapshotReason::OnDemand,
             key: None,
-            modes: ModeChoice::Inline,
+            modes: SnapshotMode::Inline,
             fork_possible: false,
             node_major: 22,
             compression: Compression::None,

@@ -10,6 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Compress;
+
 /// Seconds that local time is ahead of UTC, as the JS thread last told it.
 static LOCAL_OFFSET_SECONDS: AtomicI32 = AtomicI32::new(0);
 
@@ -125,6 +127,16 @@ pub enum Compression {
     Gzip,
     /// Zstandard, level -1, with its checksum.
     Zstd,
+}
+
+impl From<Compress> for Compression {
+    fn from(setting: Compress) -> Self {
+        match setting {
+            Compress::None => Self::None,
+            Compress::Gzip => Self::Gzip,
+            Compress::Zstd => Self::Zstd,
+        }
+    }
 }
 
 /// What an evidence file is; it decides prefix and ending of the name.

@@ -22,6 +22,7 @@ use super::budget::{Allowance, Mode, SnapshotReason, size};
 use super::complete::{Completeness, Incomplete};
 use super::name::{Compression, EvidenceName, Kind, WallMillis};
 use super::store::{FLUSH_UP_TO_BYTES, Part, Store, StoreError};
+use crate::probe::own;
 
 /// Schema of `Snapshot.….meta`.
 pub const META_SCHEMA: u32 = 1;
@@ -348,6 +349,7 @@ impl<'a> Sink<'a> {
     }
 
     fn run(mut self, mut input: File) -> SinkReport {
+        let _own = own::fd();
         let result = no_panic(|| self.stream(&mut input));
         if result.is_err() {
             self.drain(&mut input);
@@ -368,6 +370,7 @@ impl<'a> Sink<'a> {
     /// Reads to the end, through filter, digest and compression into a part, and gives that its name.
     fn stream(&mut self, input: &mut File) -> Result<SnapshotFile, SinkError> {
         let part = self.store.part("heapsnapshot")?;
+        let _own = own::fd();
         let target = Bounded {
             part,
             store: self.store,
@@ -1055,10 +1058,7 @@ mod tests {
             Store::open(&options(root.path())).unwrap();
             assert!(!names(&dir).iter().any(|name| name.ends_with(".part")));
         }
-        assert!(
-            snapshots > 0 && parts > 0,
-            "{snapshots} snapshots, {parts} parts"
-        );
+        assert!(snapshots > 0 && parts > 0, "{snapshots} snapshots, {parts} parts");
     }
 
     #[cfg(target_os = "linux")]

@@ -325,6 +325,24 @@ impl State {
             .filter(|at| now.0.saturating_sub(at.0) < cooldown_millis)
     }
 
+    /// The cooldowns of an app that still hold, with the moment each ends; `None` in place of a key
+    /// covers all. What a new run starts with.
+    #[must_use]
+    pub fn cooldowns(
+        &self,
+        now: WallMillis,
+        app: &str,
+        cooldown_millis: u64,
+    ) -> Vec<(Option<CooldownKey>, WallMillis)> {
+        let app = cut(app);
+        self.cooldowns
+            .iter()
+            .filter(|cooldown| cooldown.key.as_ref().is_none_or(|key| key.app == app))
+            .map(|c| (c.key.clone(), WallMillis(c.at.0.saturating_add(cooldown_millis))))
+            .filter(|(_, until)| *until > now)
+            .collect()
+    }
+
     /// Begins the cooldown of a key.
     pub fn start_cooldown(&mut self, now: WallMillis, key: &CooldownKey) {
         let key = Some(key.bounded());
@@ -449,10 +467,10 @@ mod tests {
         SnapshotRequest {
             reason: SnapshotReason::Finding,
             key: Some(key("live_heap")),
-            modes: super::super::budget::ModeChoice::Inline,
+            modes: crate::config::SnapshotMode::Inline,
             fork_possible: false,
             node_major: 22,
-            compression: super::super::name::Compression::None,
+            compression: crate::evidence::Compression::None,
             shutting_down: false,
             in_progress: false,
         }
@@ -596,6 +614,10 @@ mod tests {
         state.start_cooldown(NOW, &key("fds"));
         assert!(state.cooling(NOW, &key("fds"), HOUR).is_some());
         assert!(state.cooling(NOW, &key("live_heap"), HOUR).is_none());
+        let until = WallMillis(NOW.0 + HOUR);
+        assert_eq!(state.cooldowns(NOW, "shop@1", HOUR), [(Some(key("fds")), until)]);
+        assert_eq!(state.cooldowns(NOW, "shop@2", HOUR), []);
+        assert_eq!(state.cooldowns(until, "shop@1", HOUR), []);
         let other_cause = CooldownKey { cause: "app.js:99".into(), ..key("fds") };
         assert!(state.cooling(NOW, &other_cause, HOUR).is_none());
     }

@@ -29,6 +29,7 @@ use super::budget::{Refusal, RefusalReason, Unit, size};
 use super::dir::{Dir, DirEntry};
 use super::identity::{Liveness, ProcessIdentity};
 use super::name::{self, EvidenceName, Kind, WallMillis};
+use crate::probe::own;
 
 pub(crate) const STATE_NAME: &str = "leakguard.state";
 pub(crate) const LOCK_NAME: &str = "leakguard.lock";
@@ -261,6 +262,8 @@ pub struct Store {
     on_memory: bool,
     max_disk_bytes: AtomicU64,
     warnings: Mutex<Vec<StoreWarning>>,
+    /// The directory's descriptor. A part's is short-lived and counted by who keeps it open.
+    _own: own::Fd,
 }
 
 impl Store {
@@ -296,6 +299,7 @@ impl Store {
             dir: Arc::new(dir),
             max_disk_bytes: AtomicU64::new(options.max_disk_bytes),
             warnings: Mutex::new(warnings),
+            _own: own::fd(),
         };
         store.remove_leftovers();
         if let Err(error) = store.write_gitignore() {
