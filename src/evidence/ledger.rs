@@ -355,6 +355,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cooldown_from_the_future_ends_one_cooldown_after_it_was_first_seen() {
+        let (_root, store) = store();
+        let now = WallMillis::now();
+        store.claim_finding(WallMillis(now.0 + 1000 * HOUR), &key("fds"), HOUR).unwrap();
+        store.claim_finding(now, &key("fds"), HOUR).unwrap_err();
+        store.claim_finding(WallMillis(now.0 + HOUR), &key("fds"), HOUR).unwrap();
+    }
+
+    #[test]
     fn many_processes_together_take_no_more_than_one_may() {
         let (root, _store) = store();
         let taken = std::sync::atomic::AtomicUsize::new(0);

@@ -681,7 +681,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
     use crate::evidence::complete::tests::WHOLE;

@@ -996,7 +996,7 @@ pub(crate) mod tests {
         assert_eq!(store.read(&name, 100).unwrap(), b"mine");
     }
 
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_fifo_under_one_of_our_names_makes_nobody_wait() {
         let (_root, store) = store();
