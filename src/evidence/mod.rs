@@ -1,0 +1,23 @@
+//! Evidence on disk: where it goes, how much of it there may be, and how it gets there whole.
+//!
+//! `store` owns the directory, `state` what all processes of a directory must remember, `budget` the
+//! decision whether a snapshot may be taken, `sink` the way of its bytes to disk. Nothing here judges
+//! growth and nothing here talks to V8. Everything may block on the disk: native threads only, never
+//! the JS thread.
+
+pub mod budget;
+mod complete;
+mod dir;
+mod identity;
+pub mod ledger;
+pub mod name;
+pub mod sink;
+pub mod state;
+pub mod store;
+
+pub use budget::{Decision, Figures, Limits, Refusal, RefusalReason, SnapshotRequest};
+pub use identity::ProcessIdentity;
+pub use name::{Compression, EvidenceName, Kind, WallMillis};
+pub use sink::{SinkJob, SinkReport};
+pub use state::State;
+pub use store::{Store, StoreError, StoreOptions};
