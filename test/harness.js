@@ -59,6 +59,7 @@ const OUTPUT_LIMIT = 1024 * 1024;
  * @property {string[]} [execArgv]
  * @property {string[]} [args]
  * @property {boolean} [guarded] load the guard as a user does (default true), with FAST_SETTINGS
+ * @property {string} [register] what is preloaded as the guard, default register.js of this repository
  * @property {boolean} [control] load test/apps/control.js, for read()
  * @property {string} [traceFile] load test/apps/trace.js, writing here
  * @property {boolean} [waitForPort] default true
@@ -273,9 +274,11 @@ async function startApp(name, options = {}) {
   const known = apps.ALL.find((app) => app.name === name);
   const file = known?.file ?? path.resolve(name);
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-test-'));
-  const preloads = [guarded && REGISTER, control && CONTROL, options.traceFile && TRACE].filter(
-    (preload) => preload,
-  );
+  const preloads = [
+    guarded && (options.register ?? REGISTER),
+    control && CONTROL,
+    options.traceFile && TRACE,
+  ].filter((preload) => preload);
   const flags = [
     ...(known?.execArgv ?? []),
     ...(options.execArgv ?? []),
