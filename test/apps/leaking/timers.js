@@ -1,0 +1,20 @@
+'use strict';
+
+// Each request starts an interval for its session and nobody clears it.
+
+const express = require('express');
+const { leakBytes, serve, text } = require('../frame.js');
+
+const app = express();
+
+// LEAK
+app.get('/login', (_req, res) => {
+  const session = { touched: 0, profile: text(leakBytes() - 500) }; // LEAK
+  // LEAK
+  setInterval(function refresh() {
+    session.touched += 1;
+  }, 60_000);
+  res.send('ok');
+});
+
+serve(app);
