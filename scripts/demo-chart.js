@@ -5,6 +5,8 @@
  * picture is an argument, the lines are the result; who writes them where is in demo.js.
  */
 
+const MEGABYTE = 1024 * 1024;
+
 const BLOCKS = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const STEPS_PER_CELL = BLOCKS.length - 1;
 
@@ -14,6 +16,8 @@ const MAX_PLOT_COLUMNS = 96;
 const MIN_PLOT_COLUMNS = 20;
 const MAX_PLOT_ROWS = 8;
 const MIN_PLOT_ROWS = 3;
+/** The smallest screen that can be redrawn in place. */
+const MIN_SCREEN = Object.freeze({ columns: SCALE_COLUMNS + MIN_PLOT_COLUMNS + 1, rows: 17 });
 /** Lines that are not plot: titles, axis, words, and one to spare for the cursor. */
 const OTHER_ROWS = 11;
 
@@ -65,7 +69,7 @@ function painter(colour) {
 
 /** @param {number} bytes */
 function megabytes(bytes) {
-  return `${(bytes / 1024 / 1024).toFixed(1)} MB`;
+  return `${(bytes / MEGABYTE).toFixed(1)} MB`;
 }
 
 /** @param {number} count */
@@ -102,6 +106,19 @@ function roundUp(value) {
 }
 
 /**
+ * The cell of a bar in one row of a chart.
+ *
+ * @param {number} share of the scale, 0 to 1
+ * @param {number} rows of the chart
+ * @param {number} below steps of the bar that belong to the rows below
+ */
+function block(share, rows, below) {
+  // A value that is there shows, however small.
+  const steps = Math.max(1, Math.round(share * rows * STEPS_PER_CELL));
+  return BLOCKS[Math.min(Math.max(steps - below, 0), STEPS_PER_CELL)];
+}
+
+/**
  * One chart.
  *
  * @param {(number | undefined)[]} values by column
@@ -115,15 +132,21 @@ function roundUp(value) {
 function plot(values, rows, top, label, style, paint) {
   return Array.from({ length: rows }, (_, row) => {
     const below = (rows - 1 - row) * STEPS_PER_CELL;
-    const cells = values.map((value) => {
-      if (value === undefined) return ' ';
-      // A value that is there shows, however small.
-      const steps = Math.max(1, Math.round((value / top) * rows * STEPS_PER_CELL));
-      const block = BLOCKS[Math.min(Math.max(steps - below, 0), STEPS_PER_CELL)];
-      return block === ' ' ? block : paint(block, style(value));
-    });
+    let cells = '';
+    let run = '';
+    /** @type {keyof typeof STYLES | undefined} */
+    let runStyle;
+    for (const value of [...values, undefined]) {
+      const column = value === undefined ? undefined : style(value);
+      if (column !== runStyle) {
+        cells += runStyle ? paint(run, runStyle) : run;
+        run = '';
+        runStyle = column;
+      }
+      run += value === undefined ? ' ' : block(value / top, rows, below);
+    }
     const scale = row === 0 ? label(top) : row === rows - 1 ? label(0) : '';
-    return `${paint(`${scale.padStart(SCALE_COLUMNS - 2)} │`, 'dim')}${cells.join('')}`;
+    return `${paint(`${scale.padStart(SCALE_COLUMNS - 2)} │`, 'dim')}${cells}`;
   });
 }
 
@@ -167,7 +190,8 @@ function frame(picture, { columns, rows, colour }) {
   );
   const { title, nowMs, state, requests, heap, listeners, listenersWhere, news } = picture;
   const first = heap[0]?.value ?? 1;
-  const heapTop = roundUp(Math.max(2 * first, ...heap.map(({ value }) => value * 1.1)));
+  const heapMost = Math.max(2 * first, ...heap.map(({ value }) => value * 1.1));
+  const heapTop = roundUp(heapMost / MEGABYTE) * MEGABYTE;
   const listenersTop = roundUp(Math.max(100, ...listeners.map(({ value }) => value * 1.1)));
   const heapNow = heap.at(-1)?.value;
   const listenersNow = listeners.at(-1)?.value;
@@ -189,7 +213,7 @@ function frame(picture, { columns, rows, colour }) {
       sampled(heap, width, picture),
       height,
       heapTop,
-      (value) => (value === 0 ? '0' : `${Math.round(value / 1024 / 1024)} MB`),
+      (value) => (value === 0 ? '0' : `${Math.round(value / MEGABYTE)} MB`),
       (value) => (value < 1.3 * first ? 'green' : value < 2 * first ? 'yellow' : 'red'),
       paint,
     ),
@@ -237,4 +261,4 @@ function plainLine({ nowMs, state, requests, heap, listeners, listenersWhere }) 
   return parts.join('  ');
 }
 
-module.exports = { frame, megabytes, painter, plainLine, thousands };
+module.exports = { MIN_SCREEN, frame, megabytes, painter, plainLine, thousands };

@@ -11,7 +11,8 @@
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
-const { frame, megabytes, painter, plainLine, thousands } = require('./demo-chart.js');
+const { fileURLToPath } = require('node:url');
+const { MIN_SCREEN, frame, megabytes, painter, plainLine, thousands } = require('./demo-chart.js');
 const { setup } = require('./setup.js');
 const { ROOT } = require('./steps.js');
 
@@ -60,8 +61,8 @@ class Demo {
     this.news = 'the app starts';
     /** What the app wrote to its stderr: findings are in there, as they would be in anybody's log. */
     this.log = '';
-    /** @type {any[]} */
-    this.findings = [];
+    /** @type {Map<string, any>} newest state of each finding: series and causes may join later */
+    this.findingsById = new Map();
     /** @type {any[]} */
     this.refusals = [];
     /** @type {string | null} */
@@ -151,7 +152,7 @@ class Demo {
   #hear({ kind, content }) {
     if (kind === 'status') this.#look(content);
     if (kind === 'finding') {
-      this.findings.push(content);
+      this.findingsById.set(content.id, content);
       this.news = `finding: ${content.sentence}`;
     }
     if (kind === 'snapshot') {
@@ -166,6 +167,7 @@ class Demo {
   /** @param {any} status */
   #look(status) {
     this.status = status;
+    for (const finding of status.findings ?? []) this.findingsById.set(finding.id, finding);
     const ms = this.nowMs;
     const bytes = status.liveHeap?.lastBytes;
     if (typeof bytes === 'number') this.heap.push({ ms, value: bytes });
@@ -200,6 +202,11 @@ class Demo {
     };
   }
 
+  /** @returns {any[]} */
+  get findings() {
+    return [...this.findingsById.values()];
+  }
+
   /** The line that adds the listeners, as soon as a finding names it. */
   get site() {
     return /** @type {Site | undefined} */ (
@@ -210,8 +217,8 @@ class Demo {
 
   /** Whether there is nothing more to wait for. */
   get complete() {
-    const about = this.refusals.some(({ kind }) => kind === undefined || kind === 'snapshot');
-    return this.site !== undefined && (this.snapshot !== null || about);
+    const refused = this.refusals.some(({ kind }) => kind === 'snapshot');
+    return this.site !== undefined && (this.snapshot !== null || refused);
   }
 
   /** Ends app and load. */
@@ -228,13 +235,22 @@ class Demo {
 }
 
 /**
+ * The file of a place; in an ES module V8 names it by its URL.
+ *
+ * @param {Site} site
+ */
+function fileOf({ file }) {
+  return file.startsWith('file:') ? fileURLToPath(file) : file;
+}
+
+/**
  * A place in the source, relative to the repository.
  *
  * @param {Site} site
  */
-function place({ file, line }) {
-  const inside = path.relative(ROOT, file);
-  return `${inside.startsWith('..') ? file : inside}:${line}`;
+function place(site) {
+  const inside = path.relative(ROOT, fileOf(site));
+  return `${inside.startsWith('..') ? fileOf(site) : inside}:${site.line}`;
 }
 
 /**
@@ -245,7 +261,8 @@ function place({ file, line }) {
  */
 function show(demo) {
   const { stdout } = process;
-  if (!stdout.isTTY) {
+  const small = stdout.columns < MIN_SCREEN.columns || stdout.rows < MIN_SCREEN.rows;
+  if (!stdout.isTTY || small) {
     const timer = setInterval(() => console.log(plainLine(demo.picture)), PLAIN_LINE_MS);
     return () => clearInterval(timer);
   }
@@ -275,10 +292,10 @@ function coloured() {
  *
  * @param {Site} site
  */
-function excerpt({ file, line }) {
+function excerpt(site) {
   try {
-    const text = fs.readFileSync(file, 'utf8').split('\n')[line - 1];
-    return text === undefined ? '' : `    ${line} │ ${text}\n`;
+    const text = fs.readFileSync(fileOf(site), 'utf8').split('\n')[site.line - 1];
+    return text === undefined ? '' : `    ${site.line} │ ${text}\n`;
   } catch {
     return '';
   }
@@ -310,10 +327,10 @@ function conclude(demo) {
   if (snapshot) {
     const file = path.relative(ROOT, snapshot);
     console.log(`\nSnapshot: ${paint(file, 'bold')} (${megabytes(fs.statSync(snapshot).size)})`);
-    console.log(`  npx leakguard analyze ${file}`);
+    console.log(`  node bin/leakguard.js analyze ${file}`);
   } else {
     console.log('\nNo snapshot was taken:');
-    for (const { reason, sentence } of demo.refusals) console.log(`  ${sentence ?? reason}`);
+    for (const { sentence } of demo.refusals) console.log(`  ${sentence}`);
   }
   return site !== undefined && snapshot !== null;
 }
@@ -332,11 +349,19 @@ function concludeHealthy(demo) {
     for (const { sentence } of demo.findings) console.log(`  ${sentence}`);
     return false;
   }
+  const files = fs.existsSync(EVIDENCE) ? fs.readdirSync(EVIDENCE) : [];
+  const evidence = files.filter((name) => /^(Finding|Heap)\./.test(name));
+  if (evidence.length > 0) {
+    console.log(paint(`No finding, but files: ${evidence.join(', ')}`, 'red', 'bold'));
+    return false;
+  }
   if (demo.heap.length === 0) {
     console.log(paint('The guard read no live heap, so its silence means nothing.', 'red', 'bold'));
     return false;
   }
-  console.log(paint(`The guard stayed silent: ${served}, no finding, no file.`, 'green', 'bold'));
+  console.log(
+    paint(`The guard stayed silent: ${served}, no finding, no snapshot.`, 'green', 'bold'),
+  );
   return true;
 }
 
