@@ -22,8 +22,9 @@ function tell(kind, content) {
 for (const kind of ['finding', 'snapshot', 'refused']) {
   diagnostics.subscribe(`leakguard:${kind}`, (content) => tell(kind, content));
 }
-// An Error becomes {} on its way.
-diagnostics.subscribe('leakguard:error', (error) => tell('error', String(error)));
+diagnostics.subscribe('leakguard:error', (error) => {
+  tell('error', /** @type {{ message: string }} */ (error).message);
+});
 
 setInterval(() => {
   // By now the app has loaded it; this is the same object.

@@ -7,7 +7,7 @@ leakguard.start({ growthRate: '10MB/h', window: '1h', dir: './leakguard', listen
 leakguard.stop();
 
 const { schema, state, settings, findings }: leakguard.Status = leakguard.status();
-console.log(schema satisfies number, state, settings.growthRate?.text);
+console.log(schema satisfies number, state, settings.growthRate?.value);
 for (const { sentence, cause, series, evidence } of findings) {
   console.log(sentence satisfies string, cause?.site?.file, series[0]?.id, evidence[0]?.file);
 }
