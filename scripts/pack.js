@@ -230,7 +230,7 @@ function packPlatform(triple, binary, out, strict) {
     fs.copyFileSync(path.join(ROOT, 'LICENSE'), path.join(stage, 'LICENSE'));
     fs.writeFileSync(
       path.join(stage, 'README.md'),
-      `# @leakguard/${triple}\n\nThe native binary of [leakguard](https://www.npmjs.com/package/leakguard) for ${triple}.\nnpm installs it together with \`leakguard\`; there is nothing to use in it directly.\n`,
+      `# @leakguard/${triple}\n\nThe native binary of \`leakguard\` for ${triple}.\nnpm installs it together with it; there is nothing to use in it directly.\n`,
     );
     writeManifest(stage, platformManifest(triple));
     const expected = ['LICENSE', 'README.md', binaryName(triple), 'package.json'].sort();

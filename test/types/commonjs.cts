@@ -1,5 +1,5 @@
 // A strict TypeScript program in CommonJS that uses the public API; it is compiled, never run.
-import { EventEmitter } from 'node:events';
+import events = require('node:events');
 
 import leakguard = require('leakguard');
 
@@ -7,12 +7,12 @@ leakguard.start({ growthRate: '10MB/h', window: '1h', dir: './leakguard', listen
 leakguard.stop();
 
 const { schema, state, settings, findings }: leakguard.Status = leakguard.status();
-console.log(schema satisfies number, state, settings.growthRate?.text);
+console.log(schema satisfies number, state, settings.growthRate?.value);
 for (const { sentence, cause, series, evidence } of findings) {
   console.log(sentence satisfies string, cause?.site?.file, series[0]?.id, evidence[0]?.file);
 }
 
-const unwatch: () => void = leakguard.watch(new EventEmitter(), { name: 'rooms' });
+const unwatch: () => void = leakguard.watch(new events.EventEmitter(), { name: 'rooms' });
 unwatch();
 leakguard.watch(new AbortController().signal)();
 
