@@ -21,6 +21,7 @@ pub mod metric;
 pub mod pipeline;
 pub mod probe;
 pub mod readings;
+pub mod recorder;
 pub mod report;
 pub mod sample;
 pub mod sampler;
