@@ -1,29 +1,82 @@
 'use strict';
 
 /**
- * `npm run update`: rewrites what the tests compare with (expected outputs in the Rust sources and
- * beside the JS tests) and formats everything. What it changed is to be read in `git diff` before it
- * is committed: it makes any answer the expected one.
+ * Rewrites what is made from the option table: the settings table of README.md and docs, the options of
+ * index.d.ts. `--check` compares and changes nothing.
  */
 
-const { setup } = require('./setup.js');
-const { Steps, run, tool } = require('./steps.js');
-const { testArguments } = require('./check.js');
+const fs = require('node:fs');
+const path = require('node:path');
+const { load } = require('../lib/load.js');
 
-async function main() {
-  const steps = new Steps();
-  const env = { UPDATE_EXPECT: '1' };
-  if (await steps.step('set-up', setup)) {
-    await steps.step('expected outputs of the Rust tests', () =>
-      run('cargo', ['test', '--locked'], { env }),
-    );
-    await steps.step('expected outputs of the JavaScript tests', () =>
-      run(process.execPath, testArguments(), { env }),
-    );
-    await steps.step('cargo fmt', () => run('cargo', ['fmt']));
-    await steps.step('biome', () => tool('@biomejs/biome/bin/biome', ['check', '--write']));
-  }
-  steps.summary();
+const ROOT = path.join(__dirname, '..');
+
+/**
+ * Replaces the lines between two marks.
+ *
+ * @param {string} text
+ * @param {string} begin start of the line that opens the block
+ * @param {string} end start of the line that closes it
+ * @param {string[]} lines
+ */
+function between(text, begin, end, lines) {
+  const all = text.split('\n');
+  const from = all.findIndex((line) => line.trim().startsWith(begin));
+  const to = all.findIndex((line, i) => i > from && line.trim().startsWith(end));
+  if (from < 0 || to < 0) throw new Error(`no block ${begin} … ${end}`);
+  return [...all.slice(0, from + 1), ...lines, ...all.slice(to)].join('\n');
 }
 
-main();
+/** @returns {Map<string, string>} what each file should be */
+function made() {
+  const { binding, error } = load();
+  if (error !== null) throw new Error(error.message);
+  /** @type {{ key: string, variable: string, default: string, accepted: string, help: string }[]} */
+  const options = binding.options();
+  const table = [
+    '| variable (option) | default | meaning |',
+    '|---|---|---|',
+    ...options.map(({ key, variable, default: value, help }) => `| \`${variable}\` (\`${key}\`) | \`${value}\` | ${help} |`),
+  ];
+  const types = options.flatMap(({ key, default: value, accepted, help }) => [
+    `    /** ${capital(help)}. Accepted: ${accepted}. Default: \`${value}\`. */`,
+    `    ${key}?: ${typeOf(accepted)};`,
+  ]);
+  /** @type {Map<string, string>} */
+  const files = new Map();
+  const put = (/** @type {string} */ name, /** @type {string} */ begin, /** @type {string} */ end, /** @type {string[]} */ lines) => {
+    const text = fs.readFileSync(path.join(ROOT, name), 'utf8');
+    files.set(name, between(text, begin, end, lines));
+  };
+  put('index.d.ts', '// options:begin', '// options:end', types);
+  put('README.md', '<!-- options:begin', '<!-- options:end', table);
+  return files;
+}
+
+/** @param {string} text */
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** @param {string} accepted */
+function typeOf(accepted) {
+  if (accepted.startsWith('on or off')) return "boolean | 'on' | 'off'";
+  if (accepted.startsWith('a whole number')) return 'number | string';
+  const words = /^one of (.+)$/.exec(accepted);
+  if (words) return words[1].split(', ').map((word) => `'${word}'`).join(' | ');
+  return 'string';
+}
+
+if (require.main === module) {
+  const check = process.argv.includes('--check');
+  let stale = 0;
+  for (const [name, text] of made()) {
+    if (fs.readFileSync(path.join(ROOT, name), 'utf8') === text) continue;
+    stale++;
+    if (check) console.error(`${name} is not what the option table makes it: run npm run update`);
+    else fs.writeFileSync(path.join(ROOT, name), text);
+  }
+  process.exitCode = check && stale > 0 ? 1 : 0;
+}
+
+module.exports = { made };

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
-use crate::config::{Bytes, Compress, Config, LogLevel, SnapshotMode};
-use crate::evidence::budget::{Mode, ModeChoice, SnapshotReason};
+use crate::config::{Bytes, Config, LogLevel};
+use crate::evidence::budget::{Mode, SnapshotReason};
 use crate::evidence::ledger::Grant;
 use crate::evidence::sink::{self, SinkHandle, SnapshotFacts, SnapshotFile};
 use crate::evidence::state::{CooldownKey, Cost};
@@ -636,20 +636,11 @@ impl Collector {
             Refusal::plain(RefusalReason::ShuttingDown, "no isolate is under guard any more")
         })?;
         let bytes = |value: Option<f64>| value.map(|value| value.max(0.0) as u64);
-        let compression = match self.config.compress {
-            Compress::None => Compression::None,
-            Compress::Gzip => Compression::Gzip,
-            Compress::Zstd => Compression::Zstd,
-        };
+        let compression = Compression::from(self.config.compress);
         let request = SnapshotRequest {
             reason: purpose.reason(),
             key,
-            modes: match self.config.snapshot {
-                SnapshotMode::Auto => ModeChoice::Auto,
-                SnapshotMode::Inline => ModeChoice::Inline,
-                SnapshotMode::Fork => ModeChoice::Fork,
-                SnapshotMode::Off => ModeChoice::Off,
-            },
+            modes: self.config.snapshot,
             fork_possible: false,
             node_major: self.identity.node_major(),
             compression,
@@ -658,17 +649,9 @@ impl Collector {
         };
         let process = &around.process;
         let figures = Figures {
-            live_heap_bytes: bytes(around.live_heap_bytes).unwrap_or(0),
             large_object_bytes: bytes(around.large_object_bytes),
             v8_heap_limit_bytes: bytes(around.heap_limit_bytes),
-            rss_bytes: process.rss_bytes,
-            cgroup_used_bytes: process.cgroup_used_bytes,
-            cgroup_limit_bytes: process.cgroup_limit_bytes,
-            cgroup_oom_group: process.cgroup_oom_group,
-            mem_available_bytes: process.mem_available_bytes,
-            address_space_limit_bytes: process.address_space_limit_bytes,
-            address_space_bytes: process.address_space_bytes,
-            ..Figures::default()
+            ..Figures::from_sample(bytes(around.live_heap_bytes).unwrap_or(0), process)
         };
         let limits = Limits {
             max_pause_millis: self.config.max_pause_ms,

@@ -1,0 +1,289 @@
+/// <reference types="node" />
+import { EventEmitter } from 'node:events';
+
+declare namespace leakguard {
+  /** Settings of `start()`; each has a variable of its own (`growthRate`: `LEAKGUARD_GROWTH_RATE`). */
+  interface Options {
+    // options:begin (made from the option table by `npm run update`)
+    // options:end
+  }
+
+  /** The ids of series: the same in findings, status, files and metrics. */
+  type SeriesId =
+    | 'live_heap'
+    | 'array_buffers'
+    | 'external'
+    | 'native'
+    | 'rss'
+    | 'fds'
+    | 'handles'
+    | 'timers'
+    | 'threads'
+    | 'listeners'
+    | 'heap_used'
+    | 'heap_total'
+    | 'cgroup_used'
+    | 'loop_utilization';
+
+  type Unit = 'bytes' | 'count' | 'ratio';
+
+  /** A place in the app's code; line and column count from 1. */
+  interface Site {
+    function: string;
+    file: string;
+    line: number;
+    column: number;
+  }
+
+  /** Listeners of one event on one emitter. */
+  interface ListenerLine {
+    emitter: string;
+    event: string;
+    count: number;
+    growthPerMin: number;
+    site: Site | null;
+  }
+
+  /** What leaks, as far as it is known without a snapshot. */
+  interface Cause {
+    /** `listeners`, `timers`, `fds`, `handles`, `threads`, `memory`. */
+    kind: string;
+    emitter?: string;
+    event?: string;
+    count?: number;
+    perMinute?: number;
+    site?: Site | null;
+    series?: SeriesId;
+  }
+
+  /** One series of a finding. Values and slopes are in its unit. */
+  interface FindingSeries {
+    id: SeriesId;
+    isolate: number | null;
+    emitter: string | null;
+    unit: Unit;
+    confirmed: boolean;
+    slopePerHour: number;
+    laterSlopePerHour: number;
+    windowMs: number;
+    readings: number;
+    evaluations: number;
+    firstValue: number;
+    lastValue: number;
+    since: string;
+    fromStart: boolean;
+    pValue: number;
+    confidence: number;
+    threshold: { ratePerHour: number; amount: number };
+    points: [ms: number, value: number][];
+  }
+
+  /** A step of evidence. */
+  interface EvidenceStep {
+    kind: 'snapshot' | 'followup' | 'profile';
+    state: 'written' | 'refused' | 'pending' | 'failed';
+    file?: string;
+    reason?: RefusalReason;
+    sentence: string;
+    numbers?: Record<string, unknown>;
+  }
+
+  /** Content of a `Finding.*.json` file. */
+  interface Finding {
+    schema: 1;
+    kind: 'finding';
+    id: string;
+    time: string;
+    pid: number;
+    tid: number;
+    app: { name: string; version: string; key: string };
+    node: string;
+    v8: string;
+    leakguard: string;
+    platform: string;
+    processAgeMs: number;
+    sentence: string;
+    cause: Cause;
+    series: FindingSeries[];
+    listeners: ListenerLine[];
+    handles: Record<string, number>;
+    fds: { kind: string; count: number; examples: { what: string; count: number }[] }[];
+    threads: { name: string; count: number }[];
+    context: Partial<Record<SeriesId, number>>;
+    limits: Record<string, number>;
+    timeToLimit: { ms: number; limit: string; bytes: number } | null;
+    settings: Record<string, Setting>;
+    evidence: EvidenceStep[];
+    pair: string | null;
+    /** Where the file lies; absent if it could not be written. */
+    path?: string;
+  }
+
+  type RefusalReason =
+    | 'memory'
+    | 'pause'
+    | 'heap_limit'
+    | 'disk_quota'
+    | 'disk_free'
+    | 'count'
+    | 'cooldown'
+    | 'disabled'
+    | 'busy'
+    | 'lock_busy'
+    | 'state'
+    | 'shutting_down'
+    | 'no_growth'
+    | 'failed';
+
+  /** Why something was not done, in words and numbers. */
+  interface Refusal {
+    reason: RefusalReason;
+    sentence: string;
+    unit?: 'bytes' | 'millis' | 'count' | null;
+    needed?: number | null;
+    available?: number | null;
+    sufficient?: number | null;
+  }
+
+  /** A refused step, as event. */
+  interface RefusedEvent extends Refusal {
+    schema: 1;
+    kind: 'finding' | 'snapshot' | 'followup';
+    finding: string | null;
+  }
+
+  /** Content of a `Snapshot.*.meta` file. */
+  interface SnapshotMeta {
+    schema: 1;
+    file: string;
+    complete: true;
+    sha256: string;
+    bytes: number;
+    file_bytes: number;
+    compression: 'none' | 'gzip' | 'zstd';
+    mode: 'inline' | 'fork';
+    reason: string;
+    note: string | null;
+    pair_id: string | null;
+    node_ids_comparable: boolean;
+    pid: number;
+    tid: number;
+    node_version: string;
+    heap_bytes: number;
+    redaction: 'none' | 'strings' | 'keys';
+    started: string;
+    ended: string;
+  }
+
+  /** A snapshot that was written. */
+  interface SnapshotEvent {
+    schema: 1;
+    path: string;
+    file: string;
+    finding: string | null;
+    reason: string;
+    pauseMs: number;
+    extraMemoryBytes: number | null;
+    meta: SnapshotMeta;
+  }
+
+  interface Setting {
+    value: string;
+    origin: 'default' | 'environment' | 'option';
+  }
+
+  /** Last value of a series. */
+  interface SeriesStatus {
+    unit: Unit;
+    last: number;
+    ageMs?: number;
+    growing?: { slopePerHour: number; windowMs: number } | null;
+    /** Only of `listeners`: the emitters with most growth. */
+    top?: ListenerLine[];
+  }
+
+  /** How the live heap is known. */
+  interface LiveHeapStatus {
+    way: 'pressure' | 'forced' | 'natural';
+    why: string;
+    lastBytes: number | null;
+    lastAgeMs: number | null;
+    readings: number;
+    lost: number;
+    cpuMs: number;
+    waiting: string | null;
+  }
+
+  interface IsolateStatus {
+    id: number;
+    tid: number;
+    heartbeatAgeMs: number;
+    stalls: number;
+    liveHeap: LiveHeapStatus;
+    handles: Record<string, number>;
+    series: Partial<Record<SeriesId, SeriesStatus>>;
+    lostEvents: number;
+  }
+
+  /** Everything the guard knows, JSON-safe. */
+  interface Status {
+    schema: 1;
+    version: string;
+    state: 'off' | 'starting' | 'warm-up' | 'armed' | 'collecting' | 'stopped' | 'failed';
+    failure: string | null;
+    uptimeMs: number;
+    pid: number;
+    node: string;
+    settings: Record<string, Setting>;
+    liveHeap: LiveHeapStatus | null;
+    isolates: IsolateStatus[];
+    process: { series: Partial<Record<SeriesId, SeriesStatus>>; [figure: string]: unknown };
+    directory: string | null;
+    directoryProblem: string | null;
+    findings: Finding[];
+    refusals: RefusedEvent[];
+    snapshots: SnapshotEvent[];
+    snapshotInProgress: boolean;
+    losses: { readings: number; silenced: number };
+    cost: { ticks: number; meanTickMicros: number | null; longestTickMicros: number };
+  }
+
+  /** Emitted with a `code` of its own; if nobody listens it is one process warning instead. */
+  interface GuardError extends Error {
+    code: string;
+  }
+
+  interface Events {
+    finding: [finding: Finding];
+    snapshot: [snapshot: SnapshotEvent];
+    refused: [refusal: RefusedEvent];
+    error: [error: GuardError];
+  }
+
+  /** The guard of this environment: an EventEmitter, started by `require`. */
+  interface Guard extends EventEmitter<Events> {
+    /** Starts, or applies options to the running guard and keeps its series. Never throws. */
+    start(options?: Options): this;
+    /** Stops guarding this environment. Safe twice. */
+    stop(): this;
+    /** Everything, JSON-safe. */
+    status(): Status;
+    /**
+     * Counts the listeners of a target from now on, however few. The target is held weakly.
+     * @returns stops that
+     * @throws TypeError (`ERR_LEAKGUARD_TARGET`) if it is neither EventEmitter nor EventTarget
+     */
+    watch(target: EventEmitter | EventTarget, options?: { name?: string }): () => void;
+    /** Takes a snapshot if the budgets allow it; the cooldown does not apply. Never rejects. */
+    snapshot(options?: {
+      reason?: string;
+    }): Promise<{ path: string; meta: SnapshotMeta } | { refused: Refusal }>;
+    /** Analyzes a snapshot in a process of its own. Rejects with the CLI's message. */
+    analyze(file: string, options?: { top?: number }): Promise<unknown>;
+    /** Compares two or three snapshots in a process of their own. Rejects with the CLI's message. */
+    diff(before: string, after: string, later?: string): Promise<unknown>;
+  }
+}
+
+declare const leakguard: leakguard.Guard;
+export = leakguard;
