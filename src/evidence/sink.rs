@@ -681,7 +681,8 @@ impl<'a> Packer<'a> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::evidence::complete::tests::WHOLE;
