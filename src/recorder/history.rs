@@ -27,7 +27,8 @@ pub struct RunHistory {
     pub readings: Vec<Event>,
     /// All other events in order of time.
     pub events: Vec<Event>,
-    /// Records whose checksum is wrong.
+    /// Records whose checksum is wrong. In the file of a run that goes on, one may be in the middle of being
+    /// written.
     pub torn_records: u64,
     /// Records of kinds that this version does not know.
     pub unknown_records: u64,
