@@ -5,6 +5,66 @@ declare namespace leakguard {
   /** Settings of `start()`; each has a variable of its own (`growthRate`: `LEAKGUARD_GROWTH_RATE`). */
   interface Options {
     // options:begin (made from the option table by `npm run update`)
+    /** `off`, `0`, `false`, `no`: loads as an inert object with the same API. Accepted: on or off. Default: `on`. */
+    enabled?: boolean | 'on' | 'off';
+    /** Where evidence goes. Accepted: a text. Default: `./leakguard`. */
+    dir?: string;
+    /** Growth of the live heap that counts as a leak. `B KB MB GB` per `s min h d`. Accepted: a growth rate like 10MB/h (B KB MB GB per s min h d). Default: `1MB/h`. */
+    growthRate?: string;
+    /** Over which that rate is to be told from noise; rate x window is the *amount* (6 MB). Accepted: a duration like 30m (ms s m h d), 10s to 7d. Default: `6h`. */
+    window?: string;
+    /** Nothing is judged before. Accepted: a duration like 30m (ms s m h d), 0ms to 7d. Default: `10m`. */
+    warmup?: string;
+    /** Evaluations that must agree, each with at least half a window of new readings. Accepted: a whole number, 1 to 10. Default: `2`. */
+    confirm?: number | string;
+    /** Process readings. Accepted: a duration like 30m (ms s m h d), 100ms to 1h. Default: `1s`. */
+    interval?: string;
+    /** Of one core that live-heap readings may cost, helper threads counted. Accepted: a share of one core like 0.5%, 0.01% to 50%. Default: `0.5%`. */
+    gcShare?: string;
+    /** Longest predicted stop a reading or a profile may cause. Accepted: a duration like 30m (ms s m h d), 1ms to 1m. Default: `100ms`. */
+    maxGcPause?: string;
+    /** Longest predicted stop that one snapshot may cause. Accepted: a duration like 30m (ms s m h d), 0ms to 1h. Default: `10s`. */
+    maxPause?: string;
+    /** Growth of listeners on one emitter or EventTarget. Accepted: a rate like 10/min (per s min h d). Default: `10/min`. */
+    listenerRate?: string;
+    /** Growth of fds, libuv handles, threads. Accepted: a rate like 10/min (per s min h d). Default: `10/min`. */
+    handleRate?: string;
+    /** Growth of external/ArrayBuffer memory and of native memory outside V8. Accepted: a growth rate like 10MB/h (B KB MB GB per s min h d). Default: `10 x growthRate`. */
+    nativeRate?: string;
+    /** `auto` `inline` `fork` `off`. Accepted: one of auto, inline, fork, off. Default: `auto`. */
+    snapshot?: 'auto' | 'inline' | 'fork' | 'off';
+    /** A second snapshot this long after the first of a finding, if growth goes on: the pair to compare. `off`. Accepted: a duration like 30m (ms s m h d), 1s to 7d, or off. Default: `30m`. */
+    followup?: string;
+    /** Also one at the end of the warm-up. Accepted: on or off. Default: `off`. */
+    baseline?: boolean | 'on' | 'off';
+    /** In any 24 h, per directory, counted across restarts and processes. Accepted: a whole number, 0 to 1000. Default: `4`. */
+    maxSnapshots?: number | string;
+    /** Quota of the directory; oldest go first, a baseline and the newest stay. Accepted: a size like 512MB (B KB MB GB), at least 1.0 MB. Default: `512MB`. */
+    maxDisk?: string;
+    /** Silence after a finding, per series and cause. Accepted: a duration like 30m (ms s m h d), 0ms to 30d. Default: `6h`. */
+    cooldown?: string;
+    /** `none` `gzip` `zstd`. Accepted: one of none, gzip, zstd. Default: `none`. */
+    compress?: 'none' | 'gzip' | 'zstd';
+    /** `none` `strings` `keys`. Accepted: one of none, strings, keys. Default: `none`. */
+    redact?: 'none' | 'strings' | 'keys';
+    /** Sampling allocation profile once a suspicion stands: `auto` `off`. Accepted: one of auto, off. Default: `auto`. */
+    profile?: 'auto' | 'off';
+    /** Analysis of a new snapshot in a separate low-priority process: `auto` `off`. Accepted: one of auto, off. Default: `auto`. */
+    analyze?: 'auto' | 'off';
+    /** `off`: EventEmitter is left untouched. Accepted: on or off. Default: `on`. */
+    listeners?: boolean | 'on' | 'off';
+    /** A signal name (`SIGUSR2`): snapshot on demand. Accepted: a signal name like SIGUSR2, or off. Default: `off`. */
+    signal?: string;
+    /** Command run, without a shell, for each new evidence file. Accepted: a text, or off. Default: `off`. */
+    hook?: string;
+    /** What the status page asks for; without it the page is 404. Accepted: a text, or off. Default: `off`. */
+    token?: string;
+    /** What runs are keyed by. Accepted: a text. Default: `name and version of the nearest package.json`. */
+    app?: string;
+    /** `silent` `warn` `info` `debug`: findings and refusals, one line each on stderr. Accepted: one of silent, warn, info, debug. Default: `warn`. */
+    log?: 'silent' | 'warn' | 'info' | 'debug';
+    /** Ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves. Accepted: none, or some of pressure, epilogue, gc separated by commas. Default: `none`. */
+    without?: string;
     // options:end
   }
 

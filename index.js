@@ -103,7 +103,8 @@ class Leakguard extends EventEmitter {
       const { binding, error } = load();
       if (error !== null) {
         this.#problem = error.message;
-        if (process.env.LEAKGUARD?.match(/^(off|0|false|no)$/i) == null) this.#warnOnce(error.code, error.message);
+        if (process.env.LEAKGUARD?.match(/^(off|0|false|no)$/i) == null)
+          this.#warnOnce(error.code, error.message);
         return;
       }
       this.#binding = binding;
@@ -114,7 +115,8 @@ class Leakguard extends EventEmitter {
     const given = [...fromEnvironment(), ...this.#options];
     const settings = this.#binding.resolve(given);
     // What is wrong with the settings is said once, not by every worker.
-    if (isMainThread) for (const { code, message } of settings.warnings) this.#warnOnce(code, message);
+    if (isMainThread)
+      for (const { code, message } of settings.warnings) this.#warnOnce(code, message);
     this.#enabled = settings.enabled;
     if (!settings.enabled) {
       this.stop();
@@ -140,7 +142,8 @@ class Leakguard extends EventEmitter {
       warn('LEAKGUARD_STOP', `leakguard could not stop: ${words(error)}`);
     }
     this.#native = null;
-    for (const answer of this.#questions.values()) answer(refused('shutting_down', 'the guard was stopped'));
+    for (const answer of this.#questions.values())
+      answer(refused('shutting_down', 'the guard was stopped'));
     this.#questions.clear();
     return this;
   }
@@ -298,7 +301,10 @@ class Leakguard extends EventEmitter {
       process.on(name, handler);
       this.#signal = { name, handler };
     } catch (error) {
-      this.#warnOnce('LEAKGUARD_OPTION', `LEAKGUARD_SIGNAL: cannot listen to ${name}: ${words(error)}`);
+      this.#warnOnce(
+        'LEAKGUARD_OPTION',
+        `LEAKGUARD_SIGNAL: cannot listen to ${name}: ${words(error)}`,
+      );
     }
   }
 
@@ -326,7 +332,9 @@ function handlerFailed(kind, error) {
  * @param {string} sentence
  */
 function refused(reason, sentence) {
-  return { refused: { reason, sentence, unit: null, needed: null, available: null, sufficient: null } };
+  return {
+    refused: { reason, sentence, unit: null, needed: null, available: null, sufficient: null },
+  };
 }
 
 /** @type {any} */

@@ -23,7 +23,12 @@ function run(args) {
     execFile(process.execPath, [COMMAND, ...args], options, (error, stdout, stderr) => {
       if (error !== null) {
         const message = stderr.trim() || error.message;
-        reject(Object.assign(new Error(message), { code: 'ERR_LEAKGUARD_ANALYZE', exitCode: error.code }));
+        reject(
+          Object.assign(new Error(message), {
+            code: 'ERR_LEAKGUARD_ANALYZE',
+            exitCode: error.code,
+          }),
+        );
         return;
       }
       try {

@@ -20,17 +20,19 @@ let force;
 /** @returns {(() => void) | null} `gc`, or null where it cannot be had */
 function obtainGc() {
   if (force !== undefined) return force;
-  force = null;
+  /** @type {(() => void) | null} */
+  let gc = null;
   try {
     v8.setFlagsFromString('--expose-gc');
     const found = require('node:vm').runInNewContext('gc');
     // Otherwise every context that the app makes from now on would have a global `gc`.
     v8.setFlagsFromString('--no-expose-gc');
-    if (typeof found === 'function') force = found;
+    if (typeof found === 'function') gc = found;
   } catch {
     // Node's permission model or a frozen flag list: the native thread goes on without.
   }
-  return force;
+  force = gc;
+  return gc;
 }
 
 /** @param {any} native the native guard */
@@ -56,8 +58,10 @@ function observeMajor(native) {
   const observer = new PerformanceObserver((list) => {
     try {
       for (const entry of list.getEntries()) {
-        const { kind } = /** @type {{ kind: number }} */ (entry.detail);
-        if (kind !== MAJOR) continue;
+        const { detail } = /** @type {{ detail?: unknown }} */ (
+          /** @type {unknown} */ (entry)
+        );
+        if (/** @type {{ kind: number }} */ (detail).kind !== MAJOR) continue;
         stopObserving();
         native.recordLiveHeap(v8.getHeapStatistics().used_heap_size, entry.duration);
         return;

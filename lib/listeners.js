@@ -69,7 +69,12 @@ function install() {
   const wrappedOn = wrapEmitter(on);
   wrap(prototype, 'on', on, wrappedOn);
   // In Node the two are one function; whoever compares them must still find them equal.
-  wrap(prototype, 'addListener', addListener, addListener === on ? wrappedOn : wrapEmitter(addListener));
+  wrap(
+    prototype,
+    'addListener',
+    addListener,
+    addListener === on ? wrappedOn : wrapEmitter(addListener),
+  );
   wrap(prototype, 'prependListener', prependListener, wrapEmitter(prependListener));
   kEvents = eventsSymbol();
   if (kEvents !== undefined) {
@@ -124,19 +129,18 @@ function wrapEmitter(original) {
    * @this {any}
    * @param {string | symbol} type
    * @param {Function} listener
+   * @param {unknown[]} more for a method that somebody else has put there
    */
-  return function on(type, listener) {
-    const result =
-      arguments.length === 2
-        ? original.call(this, type, listener)
-        : Reflect.apply(original, this, arguments);
+  return function on(type, listener, ...more) {
+    const result = original.call(this, type, listener, ...more);
     if (active) {
       try {
         // One listener is the function itself, whose length is its number of parameters.
         const list = this._events[type];
         if (typeof list === 'object') {
           const { length } = list;
-          if (length >= FIRST && (length & (length - 1)) === 0) grown(this, type, length, on, countEmitter);
+          if (length >= FIRST && (length & (length - 1)) === 0)
+            grown(this, type, length, on, countEmitter);
         }
       } catch {
         // An emitter that is none (a proxy, a subclass with its own store) is not counted.
@@ -151,18 +155,15 @@ function wrapTarget(original) {
   /**
    * @this {any}
    * @param {string} type
-   * @param {unknown} listener
-   * @param {unknown} options
+   * @param {unknown[]} more listener and options: how many were given tells Node what to check
    */
-  return function addEventListener(type, listener, options) {
-    const result =
-      arguments.length === 3
-        ? original.call(this, type, listener, options)
-        : Reflect.apply(original, this, arguments);
+  return function addEventListener(type, ...more) {
+    const result = original.call(this, type, ...more);
     if (active) {
       try {
         const size = this[/** @type {symbol} */ (kEvents)].get(type).size;
-        if (size >= FIRST && (size & (size - 1)) === 0) grown(this, type, size, addEventListener, countTarget);
+        if (size >= FIRST && (size & (size - 1)) === 0)
+          grown(this, type, size, addEventListener, countTarget);
       } catch {
         // Not an EventTarget of Node's own making.
       }
@@ -225,7 +226,10 @@ function grown(emitter, type, length, wrapper, read) {
  */
 function find(emitter, type, read, name) {
   let types = byEmitter.get(emitter);
-  if (types === undefined) byEmitter.set(emitter, (types = new Map()));
+  if (types === undefined) {
+    types = new Map();
+    byEmitter.set(emitter, types);
+  }
   let entry = types.get(type);
   if (entry === undefined) {
     entry = {
@@ -347,7 +351,8 @@ function findWatched() {
       // @ts-expect-error: checked by eventsSymbol.
       for (const type of target[kEvents]?.keys() ?? []) find(target, type, countTarget, one.name);
     } else {
-      for (const type of ['abort', 'message', 'error', 'close']) find(target, type, countPublic, one.name);
+      for (const type of ['abort', 'message', 'error', 'close'])
+        find(target, type, countPublic, one.name);
     }
   }
 }

@@ -36,7 +36,10 @@ function made() {
   const table = [
     '| variable (option) | default | meaning |',
     '|---|---|---|',
-    ...options.map(({ key, variable, default: value, help }) => `| \`${variable}\` (\`${key}\`) | \`${value}\` | ${help} |`),
+    ...options.map(
+      ({ key, variable, default: value, help }) =>
+        `| \`${variable}\` (\`${key}\`) | \`${value}\` | ${help} |`,
+    ),
   ];
   const types = options.flatMap(({ key, default: value, accepted, help }) => [
     `    /** ${capital(help)}. Accepted: ${accepted}. Default: \`${value}\`. */`,
@@ -44,7 +47,12 @@ function made() {
   ]);
   /** @type {Map<string, string>} */
   const files = new Map();
-  const put = (/** @type {string} */ name, /** @type {string} */ begin, /** @type {string} */ end, /** @type {string[]} */ lines) => {
+  const put = (
+    /** @type {string} */ name,
+    /** @type {string} */ begin,
+    /** @type {string} */ end,
+    /** @type {string[]} */ lines,
+  ) => {
     const text = fs.readFileSync(path.join(ROOT, name), 'utf8');
     files.set(name, between(text, begin, end, lines));
   };
@@ -63,7 +71,11 @@ function typeOf(accepted) {
   if (accepted.startsWith('on or off')) return "boolean | 'on' | 'off'";
   if (accepted.startsWith('a whole number')) return 'number | string';
   const words = /^one of (.+)$/.exec(accepted);
-  if (words) return words[1].split(', ').map((word) => `'${word}'`).join(' | ');
+  if (words)
+    return words[1]
+      .split(', ')
+      .map((word) => `'${word}'`)
+      .join(' | ');
   return 'string';
 }
 

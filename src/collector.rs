@@ -246,9 +246,6 @@ impl Collector {
             handles: around.handles.clone(),
             fds: if wants(&draft, SeriesId::Fds) || wants(&draft, SeriesId::Handles) {
                 probe::fds_by_kind()
-                    .into_iter()
-                    .map(|kind| (kind.kind, kind.count, kind.examples))
-                    .collect()
             } else {
                 Vec::new()
             },

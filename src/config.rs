@@ -806,7 +806,7 @@ impl fmt::Display for Bytes {
 /// A duration in the notation of the settings, in the largest unit that loses nothing: `90m`, `6h`.
 pub fn show_millis(ms: u64) -> String {
     for (unit, size) in [("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND)] {
-        if ms >= size && ms % size == 0 {
+        if ms >= size && ms.is_multiple_of(size) {
             return format!("{}{unit}", ms / size);
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Bytes, Config};
 use crate::metric::{SeriesId, Unit};
 use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
+use crate::probe::FdKind;
 use crate::sample::{Millis, Site};
 
 /// Version of the schema of `Finding.*.json`; raised when a field changes its meaning or goes.
@@ -93,8 +94,8 @@ pub struct Finding {
     pub draft: Draft,
     /// Libuv handles by type.
     pub handles: Vec<(String, u64)>,
-    /// Descriptors by kind: kind, count, examples.
-    pub fds: Vec<(String, u64, Vec<(String, u64)>)>,
+    /// Descriptors by kind.
+    pub fds: Vec<FdKind>,
     /// Threads by name.
     pub threads: Vec<(String, u64)>,
     /// Memory limits and use around it, by name.
@@ -129,10 +130,10 @@ impl Finding {
             "series": self.draft.pieces.iter().map(|piece| piece_json(piece, time)).collect::<Vec<_>>(),
             "listeners": self.draft.listeners.iter().map(listener_json).collect::<Vec<_>>(),
             "handles": self.handles.iter().map(|(kind, count)| (kind.clone(), json!(count))).collect::<Map<_, _>>(),
-            "fds": self.fds.iter().map(|(kind, count, examples)| json!({
-                "kind": kind,
-                "count": count,
-                "examples": examples.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect::<Vec<_>>(),
+            "fds": self.fds.iter().map(|of| json!({
+                "kind": of.kind,
+                "count": of.count,
+                "examples": of.examples.iter().map(|(what, count)| json!({ "what": what, "count": count })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "threads": self.threads.iter().map(|(name, count)| json!({ "name": name, "count": count })).collect::<Vec<_>>(),
             "context": self.draft.context.iter().map(|(id, value)| (id.as_str().to_owned(), json!(value.round()))).collect::<Map<_, _>>(),
@@ -191,9 +192,9 @@ impl Finding {
                 .fds
                 .iter()
                 .take(2)
-                .map(|(kind, count, examples)| match examples.first() {
-                    Some((what, _)) => format!("{count} {kind} ({what})"),
-                    None => format!("{count} {kind}"),
+                .map(|of| match of.examples.first() {
+                    Some((what, _)) => format!("{} {} ({what})", of.count, of.kind),
+                    None => format!("{} {}", of.count, of.kind),
                 })
                 .collect(),
             SeriesId::Handles => {
@@ -397,7 +398,11 @@ mod tests {
                 limit: Some((34_800_000, LimitKind::Container, 512 << 20)),
             },
             handles: vec![],
-            fds: vec![("file".into(), 46, vec![("/data/upload.tmp".into(), 40)])],
+            fds: vec![FdKind {
+                kind: "file".into(),
+                count: 46,
+                examples: vec![("/data/upload.tmp".into(), 40)],
+            }],
             threads: vec![],
             limits: Map::new(),
             steps: vec![],

@@ -39,7 +39,7 @@ pub enum Action {
         /// The finding's number.
         finding: u32,
         /// What joins.
-        piece: Piece,
+        piece: Box<Piece>,
         /// The cause, if this series knows one.
         cause: Option<Cause>,
     },
@@ -450,7 +450,8 @@ impl Pipeline {
                 }
                 Decision::Join { finding, confirmed } => {
                     let cause = self.cause(&confirmed.source);
-                    let piece = self.piece(now, confirmed.source, confirmed.evidence, true);
+                    let piece =
+                        Box::new(self.piece(now, confirmed.source, confirmed.evidence, true));
                     actions.push(Action::Join { finding, piece, cause });
                 }
             }

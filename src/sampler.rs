@@ -679,7 +679,7 @@ impl Sampler {
                 self.collector.open_finding(now, *draft, &around, &self.isolates);
             }
             Action::Join { finding, piece, cause } => {
-                self.collector.join(finding, piece, cause, &self.isolates);
+                self.collector.join(finding, *piece, cause, &self.isolates);
                 self.evidence.0 = None;
             }
             Action::WarmedUp => {
