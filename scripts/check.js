@@ -89,6 +89,9 @@ function testArguments({ reporter = 'spec', files = testFiles() } = {}) {
  * @param {InstanceType<typeof Steps>} steps
  */
 async function test(steps) {
+  await steps.step('documents made from the option table', () =>
+    run(process.execPath, [path.join(__dirname, 'update.js'), '--check']),
+  );
   await steps.step('JavaScript tests', () =>
     run(process.execPath, testArguments(), { deadlineMs: JS_TESTS_DEADLINE_MS }),
   );
