@@ -35,7 +35,14 @@ const REDRAW_MS = 250;
 const PLAIN_LINE_MS = 5000;
 
 const CONNECTIONS = 8;
-const REQUESTS_PER_SECOND = 160;
+const REQUESTS_PER_SECOND = 100;
+
+/** The guard's words for what it does, for people. */
+const STATES = /** @type {Record<string, string>} */ ({
+  'warm-up': 'warming up',
+  armed: 'watching',
+  collecting: 'growth found, taking evidence',
+});
 
 /**
  * @typedef {object} Site
@@ -65,6 +72,8 @@ class Demo {
     this.findingsById = new Map();
     /** @type {any[]} */
     this.refusals = [];
+    /** @type {number | undefined} when the first finding came */
+    this.foundMs = undefined;
     /** @type {string | null} */
     this.snapshot = null;
     /** @type {() => void} */
@@ -152,6 +161,7 @@ class Demo {
   #hear({ kind, content }) {
     if (kind === 'status') this.#look(content);
     if (kind === 'finding') {
+      this.foundMs ??= this.nowMs;
       this.findingsById.set(content.id, content);
       this.news = `finding: ${content.sentence}`;
     }
@@ -193,7 +203,7 @@ class Demo {
       nowMs: this.nowMs,
       lengthMs: this.lengthMs,
       warmupMs: WARMUP_MS,
-      state: this.status?.state ?? 'starting',
+      state: STATES[this.status?.state] ?? this.status?.state ?? 'starting',
       requests: this.requests,
       heap: this.heap,
       listeners: this.listeners,
@@ -314,9 +324,8 @@ function conclude(demo) {
     console.log(paint(`No finding after ${Math.round(demo.nowMs / 1000)} s.`, 'red', 'bold'));
     return false;
   }
-  console.log(
-    paint(`Leak found, ${thousands(demo.requests)} requests after the start.`, 'red', 'bold'),
-  );
+  const foundAfter = Math.round((demo.foundMs ?? demo.nowMs) / 1000);
+  console.log(paint(`Leak found ${foundAfter} s after the start:`, 'red', 'bold'));
   for (const { sentence } of findings) console.log(`  ${sentence}`);
   if (site) {
     console.log(`\nThe line that adds the listeners: ${paint(place(site), 'bold')}`);

@@ -20,11 +20,20 @@ const { installMissing } = require('./system.js');
 
 const REPORT = path.join(ROOT, 'docs', 'MATRIX.md');
 
-/** The guard of a program that only asks it how it will read the live heap. */
+/** How long a fresh guard may take to say how it reads the live heap. */
+const WAY_DEADLINE_MS = 10_000;
+
+/** Asks the guard of a fresh process how it reads the live heap. */
 const ASK_WAY = `
   const leakguard = require(${JSON.stringify(ROOT)});
-  console.log(leakguard.status().liveHeap.way);
-  leakguard.stop();
+  const deadline = Date.now() + ${WAY_DEADLINE_MS};
+  const timer = setInterval(() => {
+    const way = leakguard.status().liveHeap?.way;
+    if (!way && Date.now() < deadline) return;
+    clearInterval(timer);
+    leakguard.stop();
+    console.log(way ?? 'not known');
+  }, 50);
 `;
 
 /**

@@ -174,6 +174,14 @@ describe('the tarballs', () => {
     assert.deepEqual(messages, []);
   });
 
+  test('every type that require knows is there for import', () => {
+    const names = (/** @type {string} */ file, /** @type {RegExp} */ pattern) =>
+      [...fs.readFileSync(path.join(ROOT, file), 'utf8').matchAll(pattern)].map(([, name]) => name);
+    const required = names('index.d.ts', /^ {2}(?:interface|type) (\w+)/gm).sort();
+    assert.ok(required.includes('Finding'));
+    assert.deepEqual(names('index.d.mts', /^export type (\w+)/gm).sort(), required);
+  });
+
   test('the types resolve as the code does, in every way of importing them', async () => {
     const attw = path.join(ROOT, 'node_modules/@arethetypeswrong/cli/dist/index.js');
     const args = [

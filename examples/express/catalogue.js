@@ -20,9 +20,9 @@ function render(id) {
     id,
     name,
     price: 10 + (number % 90),
-    reviews: Array.from({ length: 8 }, (_, index) => ({
+    reviews: Array.from({ length: 4 }, (_, index) => ({
       stars: 1 + ((number + index) % 5),
-      text: `A ${name} like no other, says customer ${number * 8 + index}.`,
+      text: `A ${name} like no other, says customer ${number * 4 + index}.`,
     })),
   };
 }

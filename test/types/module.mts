@@ -5,3 +5,6 @@ import 'leakguard/register';
 leakguard.start({ window: '1h' });
 const first: Finding | undefined = leakguard.status().findings[0];
 console.log(first?.sentence);
+
+const status: leakguard.Status = leakguard.status();
+console.log(status.state);

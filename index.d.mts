@@ -1,0 +1,27 @@
+// The types for `import`: the guard itself, and every type of index.d.ts by its name.
+import leakguard from './index.js';
+
+export default leakguard;
+
+export type Cause = leakguard.Cause;
+export type Events = leakguard.Events;
+export type EvidenceStep = leakguard.EvidenceStep;
+export type Finding = leakguard.Finding;
+export type FindingSeries = leakguard.FindingSeries;
+export type Guard = leakguard.Guard;
+export type GuardError = leakguard.GuardError;
+export type IsolateStatus = leakguard.IsolateStatus;
+export type ListenerLine = leakguard.ListenerLine;
+export type LiveHeapStatus = leakguard.LiveHeapStatus;
+export type Options = leakguard.Options;
+export type Refusal = leakguard.Refusal;
+export type RefusalReason = leakguard.RefusalReason;
+export type RefusedEvent = leakguard.RefusedEvent;
+export type SeriesId = leakguard.SeriesId;
+export type SeriesStatus = leakguard.SeriesStatus;
+export type Setting = leakguard.Setting;
+export type Site = leakguard.Site;
+export type SnapshotEvent = leakguard.SnapshotEvent;
+export type SnapshotMeta = leakguard.SnapshotMeta;
+export type Status = leakguard.Status;
+export type Unit = leakguard.Unit;
