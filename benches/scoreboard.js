@@ -420,8 +420,11 @@ function compareSlopes(row, app, finding, control, load) {
   row.slopeUnit = series.unit === 'bytes' ? 'MB/min' : '/min';
   row.slopeFound = series.slopePerHour / 60 / unit;
   const minutes = (control.last.at - control.first.at) / 60_000;
+  const leakingPerMinute = load ? (60 * load.leaking) / load.seconds : control.leakingPerMinute;
   if (series.id === 'listeners') {
-    row.slopeTrue = load ? (60 * load.leaking) / load.seconds : control.leakingPerMinute;
+    row.slopeTrue = leakingPerMinute;
+  } else if (app.arithmetic && series.id === app.measure) {
+    row.slopeTrue = (apps.LEAK_MB_PER_MIN * app.growth * leakingPerMinute) / (60 * app.leakRps);
   } else {
     const id = /** @type {keyof Reading} */ (series.id);
     row.slopeTrue = (control.last[id] - control.first[id]) / minutes / unit;
