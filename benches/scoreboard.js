@@ -20,6 +20,7 @@ const { BASELINES, parseTrace } = require('./baselines.js');
 const { renderDetection, renderReadme, replaceBlock } = require('./scoreboard-report.js');
 
 const ROOT = path.join(__dirname, '..');
+const README = path.join(ROOT, 'README.md');
 const CACHE = path.join(ROOT, 'target', 'scoreboard');
 
 const USAGE = `npm run scoreboard -- [options]
@@ -115,9 +116,28 @@ async function main() {
     return;
   }
 
+  // Said before the hour of work, not after it.
+  if (values.readme) replaceBlock(fs.readFileSync(README, 'utf8'), '');
   const plan = planOf(values);
+  const kept =
+    values.merge && fs.existsSync(json) ? JSON.parse(fs.readFileSync(json, 'utf8')).rows : [];
   /** @type {Row[]} */
   const rows = [];
+  const publish = () => {
+    const board = {
+      schema: 1,
+      date: new Date().toISOString(),
+      machine: machine(),
+      jobs: Number(values.jobs),
+      settings,
+      rows: inTableOrder([...without(kept, rows), ...rows]),
+    };
+    if (values.readme) return writeReadme(board);
+    fs.mkdirSync(path.dirname(report), { recursive: true });
+    fs.writeFileSync(json, `${JSON.stringify(board, null, 1)}\n`);
+    fs.writeFileSync(report, renderDetection(board));
+  };
+
   const queue = [...plan];
   const register = values.register === undefined ? undefined : path.resolve(values.register);
   const controlMs = 1000 * seconds(values.control);
@@ -126,28 +146,11 @@ async function main() {
       const row = await judge(task, { settings, register, controlMs });
       rows.push(row);
       process.stderr.write(`${String(rows.length).padStart(4)}/${plan.length} ${lineOf(row)}\n`);
+      // After each program, so that a run that is interrupted leaves what it has.
+      publish();
     }
   };
   await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs)) }, worker));
-
-  const kept =
-    values.merge && fs.existsSync(json)
-      ? keep(JSON.parse(fs.readFileSync(json, 'utf8')).rows, rows)
-      : [];
-  const board = {
-    schema: 1,
-    date: new Date().toISOString(),
-    machine: machine(),
-    jobs: Number(values.jobs),
-    settings,
-    rows: inTableOrder([...kept, ...rows]),
-  };
-  if (values.readme) writeReadme(board);
-  else {
-    fs.mkdirSync(path.dirname(report), { recursive: true });
-    fs.writeFileSync(json, `${JSON.stringify(board, null, 1)}\n`);
-    fs.writeFileSync(report, renderDetection(board));
-  }
 }
 
 /**
@@ -420,8 +423,11 @@ function compareSlopes(row, app, finding, control, load) {
   row.slopeUnit = series.unit === 'bytes' ? 'MB/min' : '/min';
   row.slopeFound = series.slopePerHour / 60 / unit;
   const minutes = (control.last.at - control.first.at) / 60_000;
+  const leakingPerMinute = load ? (60 * load.leaking) / load.seconds : control.leakingPerMinute;
   if (series.id === 'listeners') {
-    row.slopeTrue = load ? (60 * load.leaking) / load.seconds : control.leakingPerMinute;
+    row.slopeTrue = leakingPerMinute;
+  } else if (app.arithmetic && series.id === app.measure) {
+    row.slopeTrue = (apps.LEAK_MB_PER_MIN * app.growth * leakingPerMinute) / (60 * app.leakRps);
   } else {
     const id = /** @type {keyof Reading} */ (series.id);
     row.slopeTrue = (control.last[id] - control.first[id]) / minutes / unit;
@@ -430,15 +436,15 @@ function compareSlopes(row, app, finding, control, load) {
 
 /** @param {any} board */
 function writeReadme(board) {
-  const readme = path.join(ROOT, 'README.md');
-  fs.writeFileSync(readme, replaceBlock(fs.readFileSync(readme, 'utf8'), renderReadme(board)));
+  fs.writeFileSync(README, replaceBlock(fs.readFileSync(README, 'utf8'), renderReadme(board)));
 }
 
 /**
+ * The earlier rows that no row of now replaces.
  * @param {Row[]} before
  * @param {Row[]} now
  */
-function keep(before, now) {
+function without(before, now) {
   /** @param {Row} row */
   const key = (row) => `${row.name} ${row.node} ${row.seed}`;
   const done = new Set(now.map(key));

@@ -7,7 +7,9 @@
 // How much a program leaks: LEAK_MB_PER_MIN (default 4, MB = 2^20 bytes) is the growth wanted, LEAK_RPS how
 // often per second its leaking code runs under the load of index.js (the harness sets it; default 50). Bytes
 // per run of that code = LEAK_MB_PER_MIN x 2^20 / 60 / LEAK_RPS. Fixed overheads (Map slots, closures) come on
-// top where they cannot be foreseen, so a control run measures the true slope.
+// top where they cannot be foreseen, so a control run measures the true slope. Programs allocate what they leak
+// themselves, so that it is their lines that a profile names: mostly as `JSON.stringify('x'.repeat(n))`, a flat
+// string of n bytes (`'x'.repeat(n)` alone is a rope that shares its halves and weighs a few hundred bytes).
 
 const http = require('node:http');
 
@@ -24,7 +26,6 @@ function leakBytes(runsPerSecond = Number(process.env.LEAK_RPS) || 50) {
 
 /**
  * A flat one-byte string of about `bytes` bytes on V8's heap, shared with no other string.
- * (`'x'.repeat(n)` alone is a rope that shares its halves and weighs a few hundred bytes.)
  * @param {number} bytes
  */
 function text(bytes) {

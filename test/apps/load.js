@@ -72,6 +72,7 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
   let leaking = 0;
   let inFlight = 0;
   let over = false;
+  let ended = false;
   /** @type {Record<string, number>} */
   const routes = Object.fromEntries(load.routes.map((route) => [route.path, 0]));
   /** @type {number[]} */
@@ -124,7 +125,7 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
         settled = true;
         inFlight -= 1;
         if (good) answered += 1;
-        else if (!over) errors += 1;
+        else if (!ended) errors += 1;
         if (good) keepLatency(performance.now() - sent);
         if (over && inFlight === 0) end();
       };
@@ -175,6 +176,8 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
     }
 
     function end() {
+      // What is cut off from here on is our doing, not the app's.
+      ended = true;
       clearTimeout(lastCall);
       agent.destroy();
       latencies.sort((a, b) => a - b);

@@ -3,12 +3,12 @@
 // Two closures share one context, so each new object keeps the one before it alive: a chain without end.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 class Snapshot {
   // LEAK
   constructor(describe) {
-    this.body = text(leakBytes() - 250); // LEAK
+    this.body = JSON.stringify('x'.repeat(leakBytes() - 250)); // LEAK
     this.describe = describe;
   }
 }

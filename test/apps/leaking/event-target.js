@@ -3,14 +3,14 @@
 // Each request adds a listener to one EventTarget that lives as long as the process.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const bus = new EventTarget();
 const app = express();
 
 // LEAK
 app.get('/watch', (_req, res) => {
-  const watcher = { seen: 0, filter: text(leakBytes() - 400) }; // LEAK
+  const watcher = { seen: 0, filter: JSON.stringify('x'.repeat(leakBytes() - 400)) }; // LEAK
   // LEAK
   bus.addEventListener('change', function onChange() {
     watcher.seen += 1;

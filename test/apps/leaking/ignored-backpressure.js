@@ -4,13 +4,13 @@
 
 const { Writable } = require('node:stream');
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 class LogRecord {
   // LEAK
   constructor(path) {
     this.path = path;
-    this.detail = text(leakBytes() - 250); // LEAK
+    this.detail = JSON.stringify('x'.repeat(leakBytes() - 250)); // LEAK
   }
 }
 

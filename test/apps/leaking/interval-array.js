@@ -3,7 +3,7 @@
 // An interval pushes a reading into an array that nothing ever empties; requests have no part in it.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const TICKS_PER_SECOND = 20;
 
@@ -11,7 +11,7 @@ class Reading {
   // LEAK
   constructor() {
     this.at = Date.now();
-    this.dump = text(leakBytes(TICKS_PER_SECOND) - 100); // LEAK
+    this.dump = JSON.stringify('x'.repeat(leakBytes(TICKS_PER_SECOND) - 100)); // LEAK
   }
 }
 

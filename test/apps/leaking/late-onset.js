@@ -3,14 +3,14 @@
 // Healthy for LEAK_ONSET_S seconds (default 40); then a feature is switched on that keeps every response.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const onset = Date.now() + (Number(process.env.LEAK_ONSET_S) || 40) * 1000;
 
 class StoredResponse {
   // LEAK
   constructor() {
-    this.body = text(leakBytes() - 100); // LEAK
+    this.body = JSON.stringify('x'.repeat(leakBytes() - 100)); // LEAK
   }
 }
 

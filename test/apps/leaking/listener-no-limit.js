@@ -4,7 +4,7 @@
 
 const { EventEmitter } = require('node:events');
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const orders = new EventEmitter();
 orders.setMaxListeners(0);
@@ -12,7 +12,11 @@ orders.setMaxListeners(0);
 const app = express();
 
 app.get('/orders/:id', (req, res) => {
-  const order = { id: req.params.id, body: text(leakBytes() - 250), paid: false };
+  const order = {
+    id: req.params.id,
+    body: JSON.stringify('x'.repeat(leakBytes() - 250)),
+    paid: false,
+  };
   // LEAK
   orders.on('paid', function onPaid(id) {
     if (id === order.id) order.paid = true;

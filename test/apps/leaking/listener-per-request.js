@@ -4,13 +4,13 @@
 
 const { EventEmitter } = require('node:events');
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const config = new EventEmitter();
 const app = express();
 
 app.get('/', (_req, res) => {
-  const view = { theme: 'light', markup: text(leakBytes() - 200) };
+  const view = { theme: 'light', markup: JSON.stringify('x'.repeat(leakBytes() - 200)) };
   // LEAK
   config.on('reload', function onReload() {
     view.theme = 'dark';

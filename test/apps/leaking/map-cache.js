@@ -3,13 +3,13 @@
 // A Map caches a rendered page for each address, and every request has an address of its own.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 class RenderedPage {
   // LEAK
   constructor(url) {
     this.url = url;
-    this.html = text(leakBytes() - 250); // LEAK
+    this.html = JSON.stringify('x'.repeat(leakBytes() - 250)); // LEAK
   }
 }
 

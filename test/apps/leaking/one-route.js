@@ -9,7 +9,9 @@ class Invoice {
   // LEAK
   constructor(id) {
     this.id = id;
-    this.lines = records(leakBytes() - 100); // LEAK
+    const length = Math.round((leakBytes() - 100) / 48);
+    // LEAK
+    this.lines = Array.from({ length }, (_, line) => ({ line, price: 1 }));
   }
 }
 

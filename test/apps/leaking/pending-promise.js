@@ -3,13 +3,13 @@
 // An async function waits for a reply that never comes: its promise, its frame and what it holds stay for ever.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 class Job {
   // LEAK
   constructor(id) {
     this.id = id;
-    this.document = text(leakBytes() - 500); // LEAK
+    this.document = JSON.stringify('x'.repeat(leakBytes() - 500)); // LEAK
   }
 }
 

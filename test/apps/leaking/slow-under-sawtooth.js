@@ -3,12 +3,12 @@
 // A slow leak below a large sawtooth: megabytes of garbage a second and a batch that fills and is flushed.
 
 const express = require('express');
-const { leakBytes, records, serve, text } = require('../frame.js');
+const { leakBytes, records, serve } = require('../frame.js');
 
 class LedgerLine {
   // LEAK
   constructor() {
-    this.text = text(leakBytes() - 100); // LEAK
+    this.text = JSON.stringify('x'.repeat(leakBytes() - 100)); // LEAK
   }
 }
 

@@ -3,13 +3,13 @@
 // A leak that goes only while there is traffic, and the traffic comes and goes.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 class AuditEntry {
   // LEAK
   constructor(path) {
     this.path = path;
-    this.detail = text(leakBytes() - 120); // LEAK
+    this.detail = JSON.stringify('x'.repeat(leakBytes() - 120)); // LEAK
   }
 }
 

@@ -4,14 +4,14 @@
 
 const { EventEmitter } = require('node:events');
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 class Room extends EventEmitter {
   // LEAK
   constructor(name) {
     super();
     this.name = name;
-    this.topic = text(leakBytes() - 450); // LEAK
+    this.topic = JSON.stringify('x'.repeat(leakBytes() - 450)); // LEAK
   }
 }
 

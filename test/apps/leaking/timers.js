@@ -3,13 +3,13 @@
 // Each request starts an interval for its session and nobody clears it.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const app = express();
 
 // LEAK
 app.get('/login', (_req, res) => {
-  const session = { touched: 0, profile: text(leakBytes() - 500) }; // LEAK
+  const session = { touched: 0, profile: JSON.stringify('x'.repeat(leakBytes() - 500)) }; // LEAK
   // LEAK
   setInterval(function refresh() {
     session.touched += 1;

@@ -3,7 +3,7 @@
 // A cache with a bound that is not reached before the run ends: a leak until it is full, and then none.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const LIMIT = 100_000;
 
@@ -11,7 +11,7 @@ class CachedPage {
   // LEAK
   constructor(id) {
     this.id = id;
-    this.html = text(leakBytes() - 250); // LEAK
+    this.html = JSON.stringify('x'.repeat(leakBytes() - 250)); // LEAK
   }
 }
 

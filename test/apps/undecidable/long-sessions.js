@@ -3,7 +3,7 @@
 // Sessions live for an hour and the run is over in minutes: every login adds, and none has expired yet.
 
 const express = require('express');
-const { leakBytes, serve, text } = require('../frame.js');
+const { leakBytes, serve } = require('../frame.js');
 
 const HOUR_MS = 3_600_000;
 
@@ -11,7 +11,7 @@ class Session {
   // LEAK
   constructor(id) {
     this.id = id;
-    this.basket = text(leakBytes() - 500); // LEAK
+    this.basket = JSON.stringify('x'.repeat(leakBytes() - 500)); // LEAK
     this.timer = setTimeout(() => sessions.delete(id), HOUR_MS); // LEAK
   }
 }
