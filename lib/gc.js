@@ -58,9 +58,7 @@ function observeMajor(native) {
   const observer = new PerformanceObserver((list) => {
     try {
       for (const entry of list.getEntries()) {
-        const { detail } = /** @type {{ detail?: unknown }} */ (
-          /** @type {unknown} */ (entry)
-        );
+        const { detail } = /** @type {{ detail?: unknown }} */ (/** @type {unknown} */ (entry));
         if (/** @type {{ kind: number }} */ (detail).kind !== MAJOR) continue;
         stopObserving();
         native.recordLiveHeap(v8.getHeapStatistics().used_heap_size, entry.duration);
