@@ -132,6 +132,8 @@ declare namespace leakguard {
     lastValue: number;
     since: string;
     fromStart: boolean;
+    /** By which factor the load rose over the window. */
+    loadFactor: number;
     pValue: number;
     confidence: number;
     threshold: { ratePerHour: number; amount: number };

@@ -13,6 +13,9 @@ use crate::sample::{Millis, Site};
 /// Version of the schema of `Finding.*.json`; raised when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
 
+/// From this rate on sentences speak of minutes.
+const FAST_BYTES_PER_HOUR: f64 = 120.0 * 1_048_576.0;
+
 /// Who found it: the same for every finding of a process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
@@ -258,7 +261,7 @@ fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
     let metric = piece.source.series.metric();
     let (rate, first, last) = match metric.unit {
         Unit::Bytes => (
-            format!("{}/h", Bytes(piece.evidence.slope_per_hour.max(0.0) as u64)),
+            byte_rate_words(piece.evidence.slope_per_hour),
             Bytes(piece.evidence.first.max(0.0) as u64).to_string(),
             Bytes(piece.evidence.last.max(0.0) as u64).to_string(),
         ),
@@ -269,7 +272,7 @@ fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
         ),
     };
     let since = if piece.from_start {
-        format!("since it is watched, {} after start-up", duration_words(age_ms))
+        format!("from the first reading on, {} after start-up", duration_words(age_ms))
     } else {
         format!("since {}, {} after start-up", time(piece.since), duration_words(age_ms))
     };
@@ -279,6 +282,16 @@ fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
         metric.words,
         duration_words(piece.evidence.window_ms)
     )
+}
+
+/// A rate in the unit in which it is a handy number: `11.8 MB/h`, `4.2 MB/min`.
+fn byte_rate_words(per_hour: f64) -> String {
+    let per_hour = per_hour.max(0.0);
+    if per_hour >= FAST_BYTES_PER_HOUR {
+        format!("{}/min", Bytes((per_hour / 60.0) as u64))
+    } else {
+        format!("{}/h", Bytes(per_hour as u64))
+    }
 }
 
 /// A duration in two units at most: `9 h 40 min`.
@@ -316,6 +329,7 @@ fn piece_json(piece: &Piece, time: ShowTime<'_>) -> Value {
         "lastValue": evidence.last.round(),
         "since": time(piece.since),
         "fromStart": piece.from_start,
+        "loadFactor": round(evidence.load_factor),
         "pValue": evidence.p_value,
         "confidence": round(1.0 - evidence.p_value),
         "threshold": { "ratePerHour": round(evidence.threshold_per_hour), "amount": round(evidence.amount) },
@@ -371,6 +385,7 @@ mod tests {
                 readings: 32,
                 first,
                 last,
+                load_factor: 1.0,
                 agreed: 2,
                 at: Millis(2_400_000),
             },

@@ -24,6 +24,9 @@ const POINTS: usize = 60;
 /// Listener lines that go into a finding.
 const LISTENER_LINES: usize = 10;
 
+/// By how much timers must have risen over their window to explain a live heap that grows.
+const TIMERS_RISEN: f64 = 1.2;
+
 /// A reading of the heap older than this says nothing about native memory now.
 const FRESH_MS: u64 = 10_000;
 
@@ -220,6 +223,8 @@ pub struct Pipeline {
     trigger: Trigger,
     last_process: ProcessSample,
     warmed: bool,
+    /// When the guard itself last disturbed the process' memory: what came before is not compared with after.
+    disturbed: Millis,
 }
 
 impl Pipeline {
@@ -239,6 +244,7 @@ impl Pipeline {
             isolates: BTreeMap::new(),
             last_process: ProcessSample::default(),
             warmed: false,
+            disturbed: now,
         }
     }
 
@@ -429,6 +435,11 @@ impl Pipeline {
         isolate.emitters.retain(|_, emitter| at.0 < emitter.seen.0 + 60_000);
     }
 
+    /// A snapshot in this process has ended: it leaves resident memory behind that is not the app's.
+    pub fn disturbed(&mut self, now: Millis) {
+        self.disturbed = now;
+    }
+
     /// Judges everything that is due and says what is to be done.
     pub fn step(&mut self, now: Millis) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -543,18 +554,30 @@ impl Pipeline {
     }
 
     fn judge(&mut self, now: Millis, warm: Millis, confirmed: &mut Vec<Confirmed>) {
-        let mut run = |source: Source, tracked: &mut Tracked| {
+        let disturbed = self.disturbed.max(warm);
+        let mut run = |source: Source, tracked: &mut Tracked, load: Option<&Series>| {
             let Some(detector) = tracked.detector.as_mut() else { return };
-            if let Some(evidence) = detector.step(now, warm, &tracked.series) {
+            let since = if source.series == SeriesId::Native { disturbed } else { warm };
+            if let Some(evidence) = detector.step(now, since, &tracked.series, load) {
                 confirmed.push(Confirmed { source, evidence });
             }
         };
+        // The process' traffic is that of its first isolate: a server's main thread.
+        let by = self
+            .isolates
+            .values()
+            .next()
+            .and_then(|isolate| isolate.tracked.get(&SeriesId::LoopUtilization))
+            .map(|tracked| &tracked.series);
         for (series, tracked) in &mut self.process {
-            run(Source { series: *series, isolate: None, emitter: None }, tracked);
+            let source = Source { series: *series, isolate: None, emitter: None };
+            run(source, tracked, by);
         }
         for (id, isolate) in &mut self.isolates {
+            let load = isolate.tracked.remove(&SeriesId::LoopUtilization);
+            let by = load.as_ref().map(|tracked| &tracked.series);
             for (series, tracked) in &mut isolate.tracked {
-                run(Source { series: *series, isolate: Some(*id), emitter: None }, tracked);
+                run(Source { series: *series, isolate: Some(*id), emitter: None }, tracked, by);
             }
             for emitter in isolate.emitters.values_mut() {
                 let source = Source {
@@ -562,7 +585,10 @@ impl Pipeline {
                     isolate: Some(*id),
                     emitter: Some(emitter.line.key()),
                 };
-                run(source, &mut emitter.tracked);
+                run(source, &mut emitter.tracked, by);
+            }
+            if let Some(load) = load {
+                isolate.tracked.insert(SeriesId::LoopUtilization, load);
             }
         }
     }
@@ -614,10 +640,7 @@ impl Pipeline {
     fn draft(&self, finding: u32, now: Millis, confirmed: Vec<Confirmed>) -> Draft {
         let isolate =
             confirmed.iter().find_map(|one| one.source.isolate).or_else(|| self.first_isolate());
-        let cause = confirmed
-            .first()
-            .and_then(|one| self.cause(&one.source))
-            .unwrap_or(Cause::Memory { series: SeriesId::LiveHeap });
+        let cause = self.explanation(isolate, &confirmed);
         let sources: Vec<Source> = confirmed.iter().map(|one| one.source.clone()).collect();
         let mut pieces: Vec<Piece> = confirmed
             .into_iter()
@@ -645,11 +668,28 @@ impl Pipeline {
         }
     }
 
+    /// What names the finding: the first series that was confirmed, or, if that is memory and timers pile up
+    /// beside it, the timers: they hold what they close over.
+    fn explanation(&self, isolate: Option<IsolateId>, confirmed: &[Confirmed]) -> Cause {
+        let cause = confirmed.first().and_then(|one| self.cause(&one.source));
+        if let Some(Cause::Memory { .. }) | None = cause {
+            let timers = Source { series: SeriesId::Timers, isolate, emitter: None };
+            let rising = self
+                .tracked(&timers)
+                .and_then(|tracked| tracked.detector.as_ref()?.rising())
+                .is_some_and(|evidence| evidence.last >= TIMERS_RISEN * evidence.first.max(1.0));
+            if rising && let Some(cause) = self.cause(&timers) {
+                return cause;
+            }
+        }
+        cause.unwrap_or(Cause::Memory { series: SeriesId::LiveHeap })
+    }
+
     /// Series of the process and of this isolate that grow as well, confirmed or not.
     fn suspected(&self, isolate: Option<IsolateId>) -> Vec<(Source, Evidence)> {
         let mut suspected = Vec::new();
         let mut look = |source: Source, tracked: &Tracked| {
-            if let Some(evidence) = tracked.detector.as_ref().and_then(GrowthDetector::suspicion) {
+            if let Some(evidence) = tracked.detector.as_ref().and_then(GrowthDetector::rising) {
                 suspected.push((source, evidence.clone()));
             }
         };

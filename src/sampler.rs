@@ -594,6 +594,7 @@ impl Sampler {
         let sample = self.probe.read(probe::own::counts());
         let now = self.now();
         self.collector.on_report(now, report, &sample, &self.isolates);
+        self.pipeline.disturbed(now);
         self.publish();
     }
 

@@ -177,6 +177,7 @@ mod tests {
             readings: 9,
             first: 0.0,
             last: 1.0,
+            load_factor: 1.0,
             agreed: 2,
             at: Millis(0),
         };

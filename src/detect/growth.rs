@@ -29,6 +29,14 @@ const SIGNIFICANCE: f64 = 0.05;
 /// Part of the window that readings must span.
 const COVERAGE: f64 = 0.75;
 
+/// What rising traffic explains: if the load has risen to r times what it was, growth up to this part of
+/// (r - 1) times the series' level may be its sessions. Half means that live heaps of which half follows the
+/// traffic stay quiet; raising it delays leaks that begin with a rush, lowering it accuses the morning.
+const TRAFFIC_PART: f64 = 0.5;
+
+/// Load below this counts as this: from nothing to little is no rise of any factor.
+const LEAST_LOAD: f64 = 0.01;
+
 /// Plateau veto: the later half must still rise at this part of the threshold ...
 const PLATEAU_OF_THRESHOLD: f64 = 0.5;
 /// ... and at this part of the whole slope.
@@ -71,10 +79,27 @@ pub struct Evidence {
     pub first: f64,
     /// The fitted line's value at its end.
     pub last: f64,
+    /// By which factor the load rose over the window, where it rose significantly; else 1.
+    pub load_factor: f64,
     /// Evaluations that agreed so far, this one included.
     pub agreed: u32,
     /// When the window ends.
     pub at: Millis,
+}
+
+/// A condition of the growth test, by what is so when it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Slower than the threshold.
+    Slow,
+    /// Not told from noise.
+    Noise,
+    /// The later half rises no more.
+    LevellingOff,
+    /// Rising, but not doubled over the window.
+    NotDoubled,
+    /// Rising no more than traffic that rises explains.
+    WithTraffic,
 }
 
 /// What one evaluation of a window says.
@@ -85,14 +110,21 @@ pub enum Judgement {
         /// Readings there are.
         readings: u64,
     },
-    /// Not a leak: the first condition that failed, in words.
-    Quiet(&'static str, Evidence),
+    /// Not a leak: the first condition that failed.
+    Quiet(Condition, Evidence),
     /// Every condition holds.
     Growing(Evidence),
 }
 
-/// Judges the window that ends at `now`. Pure and stateless: agreement is the detector's business.
-pub fn judge(rule: &Rule, series: &Series, window_ms: u64, now: Millis) -> Judgement {
+/// Judges the window that ends at `now`. Pure and stateless: agreement is the detector's business. `load` is
+/// a series of how busy the app was, such as event-loop utilization.
+pub fn judge(
+    rule: &Rule,
+    series: &Series,
+    load: Option<&Series>,
+    window_ms: u64,
+    now: Millis,
+) -> Judgement {
     let from = Millis(now.0.saturating_sub(window_ms));
     let points = series.window(from, now, CELLS);
     let readings: u64 = points.iter().map(|point| point.count).sum();
@@ -128,18 +160,23 @@ pub fn judge(rule: &Rule, series: &Series, window_ms: u64, now: Millis) -> Judge
         readings,
         first: whole.at(0.0),
         last: whole.at(width),
+        load_factor: load.map_or(1.0, |load| load_factor(load, from, now)),
         agreed: 0,
         at: now,
     };
     // In the order in which they are cheap to explain.
     let quiet = if evidence.slope_per_hour < threshold {
-        Some("slower than the threshold")
+        Some(Condition::Slow)
     } else if evidence.p_value >= SIGNIFICANCE {
-        Some("not told from noise")
+        Some(Condition::Noise)
     } else if later.slope < (PLATEAU_OF_THRESHOLD * threshold).max(PLATEAU_OF_SLOPE * whole.slope) {
-        Some("levelling off")
+        Some(Condition::LevellingOff)
+    } else if evidence.slope_per_hour * width
+        < TRAFFIC_PART * (evidence.load_factor - 1.0) * evidence.first.max(0.0)
+    {
+        Some(Condition::WithTraffic)
     } else if rule.doubling && !doubled(&values) {
-        Some("not doubled over the window")
+        Some(Condition::NotDoubled)
     } else {
         None
     };
@@ -147,6 +184,24 @@ pub fn judge(rule: &Rule, series: &Series, window_ms: u64, now: Millis) -> Judge
         Some(why) => Judgement::Quiet(why, evidence),
         None => Judgement::Growing(evidence),
     }
+}
+
+/// By which factor the load rose from the window's start to its end, along its own line; 1 if it did not
+/// rise significantly, or is not known well enough.
+fn load_factor(load: &Series, from: Millis, now: Millis) -> f64 {
+    let points = load.window(from, now, CELLS);
+    if (points.len() as u64) < MIN_READINGS {
+        return 1.0;
+    }
+    let values: Vec<f64> = points.iter().map(|point| point.mean).collect();
+    if stats::mann_kendall_rising(&values) >= SIGNIFICANCE {
+        return 1.0;
+    }
+    let line: Vec<(f64, f64)> =
+        points.iter().map(|point| (hours(from, point.at), point.mean)).collect();
+    let Some(line) = stats::theil_sen(&line) else { return 1.0 };
+    let first = line.at(0.0).max(LEAST_LOAD);
+    (line.at(hours(from, now)) / first).max(1.0)
 }
 
 /// Whether the last fifth of the values is at least twice the first fifth (medians, so that one reading
@@ -170,6 +225,8 @@ struct Rung {
     evaluated: Option<(Millis, u64)>,
     agreed: u32,
     growing: Option<Evidence>,
+    /// Rises as a leak would, though by less than double: too little to accuse, enough to explain.
+    rising: Option<Evidence>,
 }
 
 /// Judges one series on every rung of its ladder.
@@ -184,7 +241,13 @@ impl GrowthDetector {
     pub fn new(rule: Rule) -> GrowthDetector {
         let rungs = ladder(&rule)
             .into_iter()
-            .map(|window_ms| Rung { window_ms, evaluated: None, agreed: 0, growing: None })
+            .map(|window_ms| Rung {
+                window_ms,
+                evaluated: None,
+                agreed: 0,
+                growing: None,
+                rising: None,
+            })
             .collect();
         GrowthDetector { rule, rungs }
     }
@@ -197,7 +260,13 @@ impl GrowthDetector {
     /// Evaluates the rungs that are due: whole window after `since` (the end of the warm-up, or of what
     /// must not be judged), and half a window of new readings since the last evaluation. Returns the
     /// evidence of the shortest rung on which enough evaluations agree.
-    pub fn step(&mut self, now: Millis, since: Millis, series: &Series) -> Option<Evidence> {
+    pub fn step(
+        &mut self,
+        now: Millis,
+        since: Millis,
+        series: &Series,
+        load: Option<&Series>,
+    ) -> Option<Evidence> {
         let mut confirmed: Option<Evidence> = None;
         for rung in &mut self.rungs {
             let whole = now.0 >= since.0 + rung.window_ms;
@@ -207,11 +276,12 @@ impl GrowthDetector {
             if !whole || !fresh {
                 continue;
             }
-            match judge(&self.rule, series, rung.window_ms, now) {
+            match judge(&self.rule, series, load, rung.window_ms, now) {
                 Judgement::TooFew { .. } => continue,
-                Judgement::Quiet(..) => {
+                Judgement::Quiet(condition, evidence) => {
                     rung.agreed = 0;
                     rung.growing = None;
+                    rung.rising = (condition == Condition::NotDoubled).then_some(evidence);
                 }
                 Judgement::Growing(mut evidence) => {
                     rung.agreed += 1;
@@ -219,6 +289,7 @@ impl GrowthDetector {
                     if rung.agreed >= self.rule.confirm && confirmed.is_none() {
                         confirmed = Some(evidence.clone());
                     }
+                    rung.rising = Some(evidence.clone());
                     rung.growing = Some(evidence);
                 }
             }
@@ -232,17 +303,14 @@ impl GrowthDetector {
         self.rungs.iter().rev().find_map(|rung| rung.growing.as_ref())
     }
 
+    /// Evidence of the longest rung that rises, doubled or not: what may explain growth of another series.
+    pub fn rising(&self) -> Option<&Evidence> {
+        self.rungs.iter().rev().find_map(|rung| rung.rising.as_ref())
+    }
+
     /// The shortest window it judges, milliseconds.
     pub fn shortest_ms(&self) -> u64 {
         self.rungs.first().map_or(self.rule.window_ms, |rung| rung.window_ms)
-    }
-
-    /// Forgets agreement (not the series): after a finding, or when what was judged has changed.
-    pub fn reset(&mut self) {
-        for rung in &mut self.rungs {
-            rung.agreed = 0;
-            rung.growing = None;
-        }
     }
 }
 
@@ -267,7 +335,7 @@ mod tests {
         for second in (0..for_s).step_by(every_s as usize) {
             let now = Millis(second * 1000);
             series.push(now, value(second as f64));
-            if detector.step(now, Millis(config.warmup_ms), &series).is_some() {
+            if detector.step(now, Millis(config.warmup_ms), &series, None).is_some() {
                 return Some(second);
             }
         }
@@ -346,6 +414,26 @@ mod tests {
     }
 
     #[test]
+    fn growth_that_traffic_explains_is_quiet_and_a_leak_beside_it_is_not() {
+        let config =
+            Config { growth_rate: 60.0 * MB, window_ms: 60_000, warmup_ms: 0, ..Config::default() };
+        let rule = rule(SeriesId::LiveHeap, &config).unwrap();
+        let (mut sessions, mut leak, mut load) = (Series::long(), Series::long(), Series::long());
+        for second in 0..=60u64 {
+            let (now, rise) = (Millis(second * 1000), second as f64 / 60.0);
+            // Traffic rises from 0.2 to 0.6, and with it the live heap by a third; the leak doubles it.
+            load.push(now, 0.2 + 0.4 * rise);
+            sessions.push(now, 60.0 * MB * (1.0 + rise / 3.0));
+            leak.push(now, 60.0 * MB * (1.0 + 2.0 * rise));
+        }
+        let judged = |series| judge(&rule, series, Some(&load), 60_000, Millis(60_000));
+        assert!(matches!(judged(&sessions), Judgement::Quiet(Condition::WithTraffic, _)));
+        assert!(matches!(judged(&leak), Judgement::Growing(_)));
+        let flat = judge(&rule, &sessions, None, 60_000, Millis(60_000));
+        assert!(matches!(flat, Judgement::Growing(_)));
+    }
+
+    #[test]
     fn a_window_with_too_few_readings_is_not_judged() {
         let config = Config { window_ms: 60_000, warmup_ms: 0, ..Config::default() };
         let rule = rule(SeriesId::LiveHeap, &config).unwrap();
@@ -354,7 +442,7 @@ mod tests {
             series.push(Millis(second * 1000), second as f64 * 1e9);
         }
         assert_eq!(
-            judge(&rule, &series, 60_000, Millis(60_000)),
+            judge(&rule, &series, None, 60_000, Millis(60_000)),
             Judgement::TooFew { readings: 5 }
         );
     }
@@ -384,7 +472,7 @@ mod tests {
             // Two evaluations agree, then the level drops at 50 s and rises again.
             let value = if second < 50 { second as f64 } else { (second - 50) as f64 } * 4.0 * MB;
             series.push(Millis(second * 1000), value);
-            if let Some(evidence) = detector.step(Millis(second * 1000), Millis(0), &series) {
+            if let Some(evidence) = detector.step(Millis(second * 1000), Millis(0), &series, None) {
                 agreed.push((second, evidence.agreed));
             }
         }

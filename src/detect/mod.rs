@@ -3,7 +3,7 @@
 
 mod growth;
 
-pub use growth::{Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
+pub use growth::{Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
 
 use crate::config::{Config, HOUR_MS};
 use crate::metric::SeriesId;
