@@ -35,6 +35,13 @@ const MAX_READINGS: usize = 1024;
 /// Commands under way.
 const MAX_COMMANDS: usize = 256;
 
+/// Commands under way from which on no snapshot is asked for: the rest of the queue is for isolates that
+/// come and go, and an isolate whose going is lost would be counted for ever.
+const MAX_QUESTIONS: usize = MAX_COMMANDS / 4;
+
+/// Events kept for the first isolate while there is none.
+const MAX_EARLY_EVENTS: usize = 16;
+
 /// Paces of the slower readings, milliseconds. Both are stretched to an eighth of the shortest window only
 /// from below, and by their cost from above.
 const SLOWEST_PACE_MS: u64 = 60_000;
@@ -167,10 +174,11 @@ pub fn attach(attach: Attach) -> Handle {
         (start(attach.config.clone(), attach.identity.clone(), attach.utc_offset_seconds), 0)
     });
     *count += 1;
-    let shared = Arc::clone(shared);
-    drop(running);
-    let handle = Handle { isolate, shared };
+    let handle = Handle { isolate, shared: Arc::clone(shared) };
+    // Under the lock, as in `detach`: the thread ends when it has no isolate left, and must not read that
+    // the last one has gone before it reads that this one has come.
     handle.command(Command::Attach(isolate, Box::new(attach)));
+    drop(running);
     handle
 }
 
@@ -263,6 +271,9 @@ impl Handle {
     pub fn request_snapshot(&self, number: u32, reason: String) -> bool {
         // The signal's snapshots have the number 0 and no one who waits.
         let number = (number != 0).then_some(number);
+        if self.shared.commands.len() >= MAX_QUESTIONS {
+            return false;
+        }
         self.command(Command::Snapshot { isolate: self.isolate, number, reason })
     }
 
@@ -273,8 +284,8 @@ impl Handle {
 
     /// Takes the isolate from under guard. The native thread ends with the last one.
     pub fn detach(&self) {
-        self.command(Command::Detach(self.isolate));
         let mut running = RUNNING.lock();
+        self.command(Command::Detach(self.isolate));
         if let Some((shared, count)) = running.as_mut()
             && Arc::ptr_eq(shared, &self.shared)
         {
@@ -336,14 +347,26 @@ struct Isolates {
     guarded: BTreeMap<IsolateId, Guarded>,
     log: LogLevel,
     unsaid: AtomicU64,
+    /// Events from before the first isolate: the directory is opened when none has come yet.
+    early: Mutex<Vec<Event>>,
 }
 
 impl Outbox for Isolates {
     fn event(&self, isolate: Option<IsolateId>, kind: EventKind, payload: &Value) {
         let of = isolate.and_then(|id| self.guarded.get(&id));
+        // An answer is numbered by the isolate that asked: to another it would answer something else.
+        if of.is_none() && kind == EventKind::Answer {
+            return;
+        }
+        let event = Event { kind, payload: payload.to_string() };
         if let Some(guarded) = of.or_else(|| self.guarded.values().next()) {
-            guarded.mailbox.post(Event { kind, payload: payload.to_string() });
+            guarded.mailbox.post(event);
             guarded.wake.wake();
+        } else {
+            let mut early = self.early.lock();
+            if early.len() < MAX_EARLY_EVENTS {
+                early.push(event);
+            }
         }
     }
 
@@ -405,8 +428,12 @@ struct Sampler {
 
 impl Sampler {
     fn new(shared: Arc<Shared>, config: Config) -> Sampler {
-        let isolates =
-            Isolates { guarded: BTreeMap::new(), log: config.log, unsaid: AtomicU64::new(0) };
+        let isolates = Isolates {
+            guarded: BTreeMap::new(),
+            log: config.log,
+            unsaid: AtomicU64::new(0),
+            early: Mutex::new(Vec::new()),
+        };
         let clock = shared.clock;
         let collector = Collector::open(clock, shared.identity.clone(), config.clone(), &isolates);
         Sampler {
@@ -514,7 +541,10 @@ impl Sampler {
         let now = self.now();
         let way = best_way(attach.ways, &Epilogue::Off("not yet known"));
         self.pipeline.attach(id, way, now);
-        // The first isolate's warnings wait for it here: the directory was opened before it came.
+        for event in self.isolates.early.get_mut().drain(..) {
+            attach.mailbox.post(event);
+        }
+        attach.wake.wake();
         self.isolates.guarded.insert(
             id,
             Guarded {

@@ -1,0 +1,189 @@
+'use strict';
+
+// Runs short programs, given as text, to their end: with the guard or without, on the running Node. Programs find
+// the guard as `GUARD` in their environment and wait with `until()`, which is put before their text: for a
+// condition, with a deadline. Apps that listen and are put under load are the harness' business.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { spawn } = require('node:child_process');
+
+const ROOT = path.join(__dirname, '..');
+const REGISTER = path.join(ROOT, 'register.js');
+
+/** A program that has not ended by then is killed, and its test fails. */
+const DEADLINE_MS = 90_000;
+
+/** The quickest honest judgement: a reading every 100 ms, the shortest window, no warm-up. */
+const QUICK_SETTINGS = {
+  LEAKGUARD_INTERVAL: '100ms',
+  LEAKGUARD_WINDOW: '10s',
+  LEAKGUARD_WARMUP: '0s',
+  LEAKGUARD_CONFIRM: '1',
+  LEAKGUARD_GROWTH_RATE: '4MB/min',
+};
+
+/** Resolves when `look` returns something, and rejects after a minute. The program stays alive meanwhile. */
+const UNTIL = `
+  const until = (look) => new Promise((resolve, reject) => {
+    const end = Date.now() + 60000;
+    const check = () => {
+      const found = look();
+      if (found) { clearInterval(timer); resolve(found); }
+      else if (Date.now() > end) { clearInterval(timer); reject(new Error('not within a minute: ' + look)); }
+    };
+    const timer = setInterval(check, 10);
+  });
+`;
+
+/**
+ * @typedef {object} Program
+ * @property {string} [node]
+ * @property {string} [name] of its file, default app.js
+ * @property {string} [home] where its file is written, default a fresh directory
+ * @property {string} [dir] evidence directory; default a fresh one, removed with the test
+ * @property {string} [cwd] default a fresh one
+ * @property {Record<string, string | undefined>} [env] over QUICK_SETTINGS; undefined removes a variable
+ * @property {string[]} [execArgv]
+ * @property {boolean} [preload] whether the guard is preloaded (default false: the program requires it)
+ * @property {(child: import('node:child_process').ChildProcess) => void} [onSpawn]
+ * @property {number} [deadlineMs]
+ *
+ * @typedef {object} Outcome
+ * @property {number | null} code
+ * @property {NodeJS.Signals | null} signal
+ * @property {string} stdout
+ * @property {string} stderr
+ * @property {string} dir of the evidence
+ * @property {string[]} warnings of leakguard, one line each
+ */
+
+/**
+ * A directory that goes with the test.
+ *
+ * @param {import('node:test').TestContext} t
+ */
+function temporary(t) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-promise-'));
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/**
+ * Starts a program and waits for its end.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {string} source
+ * @param {Program} [program]
+ * @returns {Promise<Outcome>}
+ */
+async function run(t, source, program = {}) {
+  const home = program.home ?? temporary(t);
+  const dir = program.dir ?? path.join(home, 'evidence');
+  const file = path.join(home, program.name ?? 'app.js');
+  fs.writeFileSync(file, UNTIL.replaceAll('\n', ' ') + source);
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !/^(LEAKGUARD(_|$)|NODE_)/.test(name),
+  );
+  const env = {
+    ...Object.fromEntries(inherited),
+    ...QUICK_SETTINGS,
+    GUARD: ROOT,
+    LEAKGUARD_DIR: dir,
+    ...program.env,
+  };
+  const preload = program.preload ? ['-r', REGISTER] : [];
+  const child = spawn(
+    program.node ?? process.execPath,
+    [...(program.execArgv ?? []), ...preload, file],
+    { env, cwd: program.cwd ?? home, stdio: ['ignore', 'pipe', 'pipe'] },
+  );
+  t.after(() => child.kill('SIGKILL'));
+  const outcome = { stdout: '', stderr: '' };
+  child.stdout.setEncoding('utf8').on('data', (text) => (outcome.stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text) => (outcome.stderr += text));
+  program.onSpawn?.(child);
+  const deadline = program.deadlineMs ?? DEADLINE_MS;
+  const { code, signal } = await new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`not at its end within ${deadline} ms; it said: ${outcome.stderr}`));
+    }, deadline);
+    child.once('error', reject);
+    child.once('close', (code, signal) => {
+      clearTimeout(timer);
+      resolve({ code, signal });
+    });
+  });
+  const warnings = outcome.stderr.split('\n').filter((line) => line.includes('LeakguardWarning:'));
+  return { ...outcome, code, signal, dir, warnings };
+}
+
+/**
+ * Runs a program that reports by printing JSON, and fails with what it said if it did not end well.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {string} source
+ * @param {Program} [program]
+ * @returns {Promise<{ report: any } & Outcome>}
+ */
+async function ask(t, source, program) {
+  const outcome = await run(t, source, program);
+  if (outcome.code !== 0) {
+    throw new Error(`exit code ${outcome.code} ${outcome.signal ?? ''}: ${outcome.stderr}`);
+  }
+  return { ...outcome, report: JSON.parse(outcome.stdout) };
+}
+
+/**
+ * Files of the evidence directory, by the beginning and the end of their names, oldest first.
+ *
+ * @param {string} dir
+ * @param {RegExp} name
+ */
+function files(dir, name) {
+  const names = fs.existsSync(dir) ? fs.readdirSync(dir) : [];
+  return names
+    .filter((one) => name.test(one))
+    .sort()
+    .map((one) => path.join(dir, one));
+}
+
+/**
+ * A copy of the package as it is installed.
+ *
+ * @param {string} to
+ * @param {{ binary?: boolean }} [options]
+ * @returns {string} its path
+ */
+function copyPackage(to, { binary = true } = {}) {
+  for (const name of fs.readdirSync(ROOT)) {
+    const wanted = /^(index\.js|register\.js|package\.json|lib|bin)$/.test(name);
+    if (wanted || (binary && /^leakguard\..*\.node$/.test(name))) {
+      fs.cpSync(path.join(ROOT, name), path.join(to, name), { recursive: true });
+    }
+  }
+  return to;
+}
+
+/** Everything that can be read back from a snapshot's text; throws where it is cut off. @param {string} file */
+function parseSnapshot(file) {
+  const { snapshot, nodes, strings } = JSON.parse(fs.readFileSync(file, 'utf8'));
+  if (nodes.length !== snapshot.node_count * snapshot.meta.node_fields.length) {
+    throw new SyntaxError(`${file}: ${nodes.length} numbers for ${snapshot.node_count} nodes`);
+  }
+  return { nodeCount: snapshot.node_count, strings };
+}
+
+module.exports = {
+  QUICK_SETTINGS,
+  REGISTER,
+  ROOT,
+  ask,
+  copyPackage,
+  files,
+  parseSnapshot,
+  run,
+  temporary,
+};
