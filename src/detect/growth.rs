@@ -169,7 +169,8 @@ struct Rung {
     /// When it was last evaluated with enough readings, and how many values the series had then.
     evaluated: Option<(Millis, u64)>,
     agreed: u32,
-    growing: Option<Evidence>,
+    /// The last evaluation's evidence, if it saw growth. Boxed: hundreds of rungs hold none.
+    growing: Option<Box<Evidence>>,
 }
 
 /// Judges one series on every rung of its ladder.
@@ -219,7 +220,7 @@ impl GrowthDetector {
                     if rung.agreed >= self.rule.confirm && confirmed.is_none() {
                         confirmed = Some(evidence.clone());
                     }
-                    rung.growing = Some(evidence);
+                    rung.growing = Some(Box::new(evidence));
                 }
             }
             rung.evaluated = Some((now, series.count()));
@@ -229,7 +230,7 @@ impl GrowthDetector {
 
     /// Evidence of the longest rung whose last evaluation saw growth, confirmed or not.
     pub fn suspicion(&self) -> Option<&Evidence> {
-        self.rungs.iter().rev().find_map(|rung| rung.growing.as_ref())
+        self.rungs.iter().rev().find_map(|rung| rung.growing.as_deref())
     }
 
     /// The shortest window it judges, milliseconds.
