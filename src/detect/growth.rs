@@ -224,9 +224,11 @@ struct Rung {
     /// When it was last evaluated with enough readings, and how many values the series had then.
     evaluated: Option<(Millis, u64)>,
     agreed: u32,
-    growing: Option<Evidence>,
-    /// Rises as a leak would, though by less than double: too little to accuse, enough to explain.
-    rising: Option<Evidence>,
+    /// Whether the last evaluation saw growth.
+    growing: bool,
+    /// Its evidence if the series rises, be it by less than double: too little to accuse, enough to explain.
+    /// Boxed: hundreds of rungs hold none.
+    rising: Option<Box<Evidence>>,
 }
 
 /// Judges one series on every rung of its ladder.
@@ -245,7 +247,7 @@ impl GrowthDetector {
                 window_ms,
                 evaluated: None,
                 agreed: 0,
-                growing: None,
+                growing: false,
                 rising: None,
             })
             .collect();
@@ -280,8 +282,8 @@ impl GrowthDetector {
                 Judgement::TooFew { .. } => continue,
                 Judgement::Quiet(condition, evidence) => {
                     rung.agreed = 0;
-                    rung.growing = None;
-                    rung.rising = (condition == Condition::NotDoubled).then_some(evidence);
+                    rung.growing = false;
+                    rung.rising = (condition == Condition::NotDoubled).then(|| Box::new(evidence));
                 }
                 Judgement::Growing(mut evidence) => {
                     rung.agreed += 1;
@@ -289,8 +291,8 @@ impl GrowthDetector {
                     if rung.agreed >= self.rule.confirm && confirmed.is_none() {
                         confirmed = Some(evidence.clone());
                     }
-                    rung.rising = Some(evidence.clone());
-                    rung.growing = Some(evidence);
+                    rung.growing = true;
+                    rung.rising = Some(Box::new(evidence));
                 }
             }
             rung.evaluated = Some((now, series.count()));
@@ -300,12 +302,12 @@ impl GrowthDetector {
 
     /// Evidence of the longest rung whose last evaluation saw growth, confirmed or not.
     pub fn suspicion(&self) -> Option<&Evidence> {
-        self.rungs.iter().rev().find_map(|rung| rung.growing.as_ref())
+        self.rungs.iter().rev().filter(|rung| rung.growing).find_map(|rung| rung.rising.as_deref())
     }
 
     /// Evidence of the longest rung that rises, doubled or not: what may explain growth of another series.
     pub fn rising(&self) -> Option<&Evidence> {
-        self.rungs.iter().rev().find_map(|rung| rung.rising.as_ref())
+        self.rungs.iter().rev().find_map(|rung| rung.rising.as_deref())
     }
 
     /// The shortest window it judges, milliseconds.

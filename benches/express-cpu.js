@@ -1,0 +1,162 @@
+'use strict';
+
+/**
+ * CPU time per Express request with the guard and without: fixed work, slices in random order over processes
+ * that live side by side, fresh processes each round. Two bare processes are the A/A control.
+ */
+
+const { bootstrap, mean, quantile, random, shuffled } = require('./support/statistics.js');
+const { Child, ROOT, delay } = require('./support/children.js');
+const { change, interval, micros, requirement } = require('./support/words.js');
+
+const CONNECTIONS = 16;
+const WARM_REQUESTS = 12_000;
+/** Finer than this nothing is claimed. */
+const RESOLUTION = 0.02;
+
+const QUIET = { LEAKGUARD_LOG: 'silent', LEAKGUARD_SNAPSHOT: 'off' };
+
+/** @type {Record<string, { words: string, guarded: boolean, env: Record<string, string> }>} */
+const VARIANTS = {
+  bareA: { words: 'bare', guarded: false, env: {} },
+  bareB: { words: 'bare again (A/A control)', guarded: false, env: {} },
+  guard: { words: 'guard, default settings', guarded: true, env: { LEAKGUARD_LOG: 'silent' } },
+  noListeners: {
+    words: 'guard, LEAKGUARD_LISTENERS=off',
+    guarded: true,
+    env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_LISTENERS: 'off' },
+  },
+  readings: {
+    words: 'guard, window 32s, GC share 5 %: readings go on',
+    guarded: true,
+    env: {
+      ...QUIET,
+      LEAKGUARD_WINDOW: '32s',
+      LEAKGUARD_GROWTH_RATE: '1MB/min',
+      LEAKGUARD_WARMUP: '1s',
+      LEAKGUARD_GC_SHARE: '5%',
+    },
+  },
+};
+
+/** @param {{ node: string, quick: boolean }} options */
+async function measure({ node, quick }) {
+  const rounds = quick ? 1 : 10;
+  const slices = quick ? 3 : 5;
+  const requests = quick ? 4000 : 10_000;
+  const draw = random(1);
+  /** @type {{ round: number, variant: string, micros: number, readings: number | null }[]} */
+  const processes = [];
+  for (let round = 0; round < rounds; round++) {
+    /** @type {{ variant: string, app: Child, port: number, spent: number[] }[]} */
+    const started = [];
+    for (const variant of shuffled(Object.keys(VARIANTS), draw)) {
+      const { guarded, env } = VARIANTS[variant];
+      const app = new Child(node, 'app.js', { settings: guarded ? { guard: ROOT } : {}, env });
+      started.push({ variant, app, port: await app.ask('port'), spent: [] });
+    }
+    const load = new Child(node, 'load.js');
+    for (const { port } of started) {
+      await load.ask('serve', { port, count: CONNECTIONS, requests: WARM_REQUESTS });
+    }
+    for (let slice = 0; slice < slices; slice++) {
+      for (const { app, port, spent } of shuffled(started, draw)) {
+        const before = await app.ask('cpu');
+        await load.ask('serve', { port, count: CONNECTIONS, requests });
+        // What the guard and V8's helpers do on account of the slice ends within this.
+        await delay(100);
+        const after = await app.ask('cpu');
+        spent.push((after.user + after.system - before.user - before.system) / requests);
+      }
+    }
+    for (const { variant, app, spent } of started) {
+      const status = await app.ask('status');
+      // The mean, not the median: work that comes once a second must count in full.
+      processes.push({
+        round,
+        variant,
+        micros: mean(spent),
+        readings: status?.liveHeap?.readings ?? null,
+      });
+    }
+    await Promise.all([load.stop(), ...started.map(({ app }) => app.stop())]);
+  }
+  const of = (/** @type {string} */ variant) =>
+    processes.filter((one) => one.variant === variant).sort((a, b) => a.round - b.round);
+  const [bareA, bareB] = [of('bareA'), of('bareB')].map((some) => some.map((one) => one.micros));
+  // Logarithms of the ratio within a round: the machine of that moment cancels out.
+  const logs = (/** @type {string} */ variant) =>
+    of(variant).map(({ micros: spent }, at) => {
+      const base = variant === 'bareB' ? bareA[at] : Math.sqrt(bareA[at] * bareB[at]);
+      return Math.log(spent / base);
+    });
+  const effect = (/** @type {string} */ variant) => {
+    const samples = logs(variant);
+    const ends = bootstrap([samples], (drawn) => mean(drawn));
+    return {
+      ratio: Math.exp(mean(samples)),
+      ends: /** @type {[number, number]} */ (ends.map(Math.exp)),
+    };
+  };
+  /** @type {Record<string, { ratio: number, ends: [number, number] }>} */
+  const effects = {};
+  const rows = Object.entries(VARIANTS).map(([variant, { words }]) => {
+    const some = of(variant);
+    const spent = some.map((one) => one.micros);
+    const cells = [
+      words,
+      String(some.length),
+      micros(quantile(spent, 0.5)),
+      `${micros(quantile(spent, 0.1))} to ${micros(quantile(spent, 0.9))}`,
+    ];
+    const readings = some.map((one) => one.readings ?? 0);
+    if (variant === 'bareA') return [...cells, '', '', ''];
+    effects[variant] = effect(variant);
+    return [
+      ...cells,
+      change(effects[variant].ratio),
+      interval(effects[variant].ends, change),
+      VARIANTS[variant].guarded ? String(quantile(readings, 0.5)) : '',
+    ];
+  });
+  const { guard, bareB: control } = effects;
+  const halfWidth = (guard.ends[1] - guard.ends[0]) / 2;
+  const within = guard.ends[0] <= Math.max(1, control.ends[1]) && guard.ratio - 1 <= RESOLUTION;
+  return {
+    columns: [
+      'app',
+      'processes',
+      'CPU per request, median',
+      '10 % to 90 %',
+      'against bare',
+      '95 %',
+      'live-heap readings',
+    ],
+    rows,
+    figures: { effects, halfWidth, requestsPerProcess: slices * requests },
+    processes,
+    requirements: [
+      requirement(
+        'CPU per Express request at default settings',
+        `${change(guard.ratio)} (95 % ${interval(guard.ends, change)}; control ${change(control.ratio)}, ${interval(control.ends, change)})`,
+        'not distinguishable from the control at 1 to 2 %',
+        within && halfWidth <= RESOLUTION,
+      ),
+    ],
+    notes: [
+      `${slices} slices of ${requests} requests in each process after ${WARM_REQUESTS} of warm-up; the interval's half width, ${(halfWidth * 100).toFixed(2)} %, is the resolution reached.`,
+    ],
+  };
+}
+
+module.exports = {
+  name: 'express-cpu',
+  title: 'CPU per Express request',
+  method: [
+    'User and system time of all threads of the app alone (process.cpuUsage) for a fixed number of requests from a separate load process over 16 kept connections; five apps live side by side, their slices in random order, fresh processes each round.',
+    'Ratio to the geometric mean of the two bare apps of the same round; interval by bootstrap over rounds; the second bare app against the first is the A/A control.',
+  ],
+  perNode: true,
+  seconds: { full: 480, quick: 45 },
+  measure,
+};

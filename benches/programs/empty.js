@@ -1,0 +1,3 @@
+'use strict';
+
+/** Nothing: what `require` itself costs. */
