@@ -7,7 +7,7 @@
 
 pub mod bits;
 pub mod classes;
-pub mod compare;
+pub mod identity;
 pub mod diff;
 pub mod dominators;
 pub mod error;

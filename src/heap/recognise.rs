@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::graph::Graph;
 use super::label::{Labels, is_identifier};
-use super::paths::{Step, path_to};
+use super::paths::{Step, edge_between, path_to};
 use super::snapshot::{EdgeKind, NodeKind, NodeOrdinal};
 use crate::report::{CountedSite, Pattern, Site};
 
@@ -51,9 +51,18 @@ pub struct Recognised {
 /// Recognises an accumulation.
 pub fn recognise(labels: &Labels<'_>, graph: &Graph, accumulation: &Accumulation) -> Recognised {
     let item = accumulation.items.first().copied().unwrap_or(accumulation.container);
-    let path = path_to(labels, graph, item);
-    let at = path.iter().rposition(|step| step.node == accumulation.container);
-    let way = Way { labels, graph, path: &path, item, at: at.unwrap_or(path.len() - 1) };
+    let mut path = path_to(labels, graph, item);
+    let place = |path: &[Step]| path.iter().rposition(|step| step.node == accumulation.container);
+    if place(&path).is_none()
+        && labels.snapshot.kind(accumulation.container) != NodeKind::Synthetic
+        && let Some(edge) = edge_between(labels, graph, accumulation.container, item)
+    {
+        // The item is nearer to the roots by another way than over what holds all of them.
+        path = path_to(labels, graph, accumulation.container);
+        path.push(Step { edge: Some(edge), node: item });
+    }
+    let at = place(&path).unwrap_or(path.len().saturating_sub(1));
+    let way = Way { labels, graph, path: &path, item, at };
     let owner_at = way.owner();
     let container = path.get(owner_at).map_or(accumulation.container, |step| step.node);
     let holder = way.holder(owner_at);

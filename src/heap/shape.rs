@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::graph::Graph;
 use super::label::Labels;
-use super::snapshot::{Location, NodeKind, NodeOrdinal, StringIndex};
+use super::snapshot::{EdgeKind, Location, NodeKind, NodeOrdinal, StringIndex};
 
 /// The longest run of classes that is recognised as a repetition.
 const MAX_PERIOD: usize = 4;
@@ -51,13 +51,13 @@ pub struct Shapes {
     pub class_hash: Vec<u64>,
 }
 
-/// What makes two nodes of one snapshot of one class.
-type ClassKey = (NodeKind, u32, Option<(u32, u32, u32)>);
+/// What makes two nodes of one snapshot of one class: type, name, place in the code, and scope.
+type ClassKey = (NodeKind, u32, Option<(u32, u32, u32)>, u64);
 
 impl Shapes {
     /// Groups all nodes.
     pub fn new(labels: &Labels<'_>, graph: &Graph) -> Self {
-        let (class_of, class_hash) = classes(labels);
+        let (class_of, class_hash) = classes(labels, graph);
         let mut shapes = Self { group_of: vec![0; class_of.len()], groups: Vec::new(), class_hash };
         let mut index: FxHashMap<(u32, u32), u32> = FxHashMap::default();
         let Some((&root, rest)) = graph.order.split_first() else { return shapes };
@@ -157,9 +157,31 @@ fn repeated(class_of: &[u32], graph: &Graph, root: u32, node: u32) -> Option<u32
     None
 }
 
-/// Class of each node, and the hash of each class.
-fn classes(labels: &Labels<'_>) -> (Vec<u32>, Vec<u64>) {
+/// What contexts add to classes: a context is told by the names of its variables, and what a context alone holds
+/// by the name of the variable. All contexts would be one class otherwise, and all arrays of an app's modules one group.
+fn scopes(labels: &Labels<'_>, graph: &Graph) -> FxHashMap<u32, u64> {
     let snapshot = labels.snapshot;
+    let mut scopes = FxHashMap::default();
+    let Some(context) = labels.known("system / Context") else { return scopes };
+    for node in snapshot.nodes().filter(|&node| snapshot.name(node) == context) {
+        let mut names = mix(1, 0);
+        for edge in snapshot.edges(node).filter(|&edge| snapshot.edge_kind(edge) == EdgeKind::Context) {
+            let name = snapshot.edge_name(edge).map_or(0, |name| hash_bytes(snapshot.raw(name)));
+            names = mix(names, name);
+            let target = snapshot.target(edge);
+            if graph.dominator(target) == node && snapshot.name(target) != context {
+                scopes.insert(target.0, name);
+            }
+        }
+        scopes.insert(node.0, names);
+    }
+    scopes
+}
+
+/// Class of each node, and the hash of each class.
+fn classes(labels: &Labels<'_>, graph: &Graph) -> (Vec<u32>, Vec<u64>) {
+    let snapshot = labels.snapshot;
+    let scopes = scopes(labels, graph);
     let mut index: FxHashMap<ClassKey, u32> = FxHashMap::default();
     let mut hashes = Vec::new();
     let mut class_of = Vec::with_capacity(snapshot.node_count());
@@ -170,8 +192,9 @@ fn classes(labels: &Labels<'_>) -> (Vec<u32>, Vec<u64>) {
         let kind = snapshot.kind(node);
         let name = if named(kind) { snapshot.name(node).0 } else { 0 };
         let place = location.map(|location| (location.script_id, location.line, location.column));
-        let class = *index.entry((kind, name, place)).or_insert_with(|| {
-            hashes.push(class_hash(labels, kind, StringIndex(name), location));
+        let scope = scopes.get(&node.0).copied().unwrap_or(0);
+        let class = *index.entry((kind, name, place, scope)).or_insert_with(|| {
+            hashes.push(mix(scope, class_hash(labels, kind, StringIndex(name), location)));
             hashes.len() as u32 - 1
         });
         class_of.push(class);

@@ -14,7 +14,7 @@ use super::file::{self, Bytes};
 use super::scan::string_end;
 
 /// A node's place in its file, from 0. It means nothing in another snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeOrdinal(pub u32);
 
 impl NodeOrdinal {

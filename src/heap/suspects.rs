@@ -64,9 +64,9 @@ pub fn suspects(labels: &Labels<'_>, graph: &Graph, shapes: &Shapes, most: usize
         }
         let group = shapes.group(index);
         let above = shapes.group(group.parent);
-        let mut container = above.example;
+        let items = voters.get(&index).map(Vec::as_slice).unwrap_or_default();
+        let mut container = if is_chain(group) { above.example } else { common_dominator(graph, items).unwrap_or(above.example) };
         if labels.snapshot.kind(container) == NodeKind::Synthetic {
-            let items = voters.get(&index).map(Vec::as_slice).unwrap_or_default();
             match common_holder(labels, graph, items) {
                 Some(holder) => container = holder,
                 None if speaks_for_itself(labels, group.example) => {}
@@ -107,6 +107,11 @@ pub fn suspect(
     total: u64,
     growth: Option<Growth>,
 ) -> Suspect {
+    let mut items = items;
+    if !candidate.chain {
+        // The one that stands for all should be in the container that is named.
+        items.sort_by_key(|&item| graph.dominator(item) != candidate.container);
+    }
     let accumulation = Accumulation { container: candidate.container, items, chain: candidate.chain };
     let found = recognise(labels, graph, &accumulation);
     let item = accumulation.items.first().copied().unwrap_or(candidate.container);
@@ -258,7 +263,8 @@ pub fn speaks_for_itself(labels: &Labels<'_>, node: NodeOrdinal) -> bool {
     match labels.snapshot.kind(node) {
         NodeKind::Object => {
             let name = labels.snapshot.name_of(node);
-            labels.site(node).is_some() || ["Promise", "ArrayBuffer", "Uint8Array", "global"].contains(&name.as_ref())
+            let anything = ["Object", "Array", "Map", "Set", "system / Context"];
+            labels.site(node).is_some() || !anything.contains(&name.as_ref())
         }
         NodeKind::Closure => labels.site(node).is_some_and(|site| !site.file.starts_with("node:")),
         _ => false,
@@ -297,6 +303,15 @@ fn collect(
         }
     }
     lists.into_iter().map(|(group, _, _, list)| (group, list)).collect()
+}
+
+/// The node that immediately dominates most of the items.
+pub fn common_dominator(graph: &Graph, items: &[NodeOrdinal]) -> Option<NodeOrdinal> {
+    let mut votes: FxHashMap<NodeOrdinal, usize> = FxHashMap::default();
+    for &item in items {
+        *votes.entry(graph.dominator(item)).or_insert(0) += 1;
+    }
+    votes.into_iter().max_by_key(|&(node, count)| (count, std::cmp::Reverse(node))).map(|(node, _)| node)
 }
 
 /// The node that most of the items hang on directly, when at least half of them do.

@@ -165,7 +165,7 @@ pub struct Growth {
     pub survivors: Option<u64>,
     /// With stable ids: nodes that came since the last snapshot but one.
     pub newborn: Option<u64>,
-    /// With stable ids: nodes that came and went in between.
+    /// With stable ids: nodes of the first snapshot that held this place and are gone.
     pub died: Option<u64>,
 }
 
