@@ -38,6 +38,13 @@ impl Bits {
         new
     }
 
+    /// Takes `item` out.
+    pub fn remove(&mut self, item: usize) {
+        if let Some(word) = self.words.get_mut(item >> 6) {
+            *word &= !(1 << (item & 63));
+        }
+    }
+
     /// True when `item` is in the set; false beyond its length.
     #[inline(always)]
     pub fn contains(&self, item: usize) -> bool {

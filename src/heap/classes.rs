@@ -122,7 +122,11 @@ pub fn kinds(labels: &Labels<'_>, graph: &Graph) -> Vec<KindRow> {
         .iter()
         .zip(sums)
         .filter(|(_, (count, _))| *count > 0)
-        .map(|(kind, (count, shallow_bytes))| KindRow { node_type: kind.name().to_owned(), count, shallow_bytes })
+        .map(|(kind, (count, shallow_bytes))| KindRow {
+            node_type: kind.name().to_owned(),
+            count,
+            shallow_bytes,
+        })
         .collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.shallow_bytes));
     rows

@@ -15,13 +15,17 @@ use super::label::Labels;
 use super::shape::{GroupIndex, Shapes};
 use super::snapshot::{NodeKind, NodeOrdinal, Snapshot};
 use super::suspects::{
-    Candidate, MIN_ITEMS, ancestors, common_dominator, common_holder, is_chain, is_user_item, items_of, speaks_for_itself, suspect,
+    Candidate, MIN_ITEMS, ancestors, common_dominator, common_holder, is_chain, is_user_item,
+    items_of, speaks_for_itself, suspect,
 };
 use super::tree::Dominated;
 use crate::report::{ClassDelta, Growth, IdentityMode, Suspect};
 
-/// The smallest growth that is worth a sentence, as a share of the heap.
+/// The smallest growth that is worth a sentence, as a share of the heap: with three snapshots, which show whether it
+/// goes on, and with two, which do not, by node ids and by signature, which sees turnover as growth.
 const MIN_GROWTH_SHARE: f64 = 0.003;
+const MIN_GROWTH_SHARE_OF_TWO: f64 = 0.02;
+const MIN_GROWTH_SHARE_OF_TWO_BY_SIGNATURE: f64 = 0.05;
 /// And in bytes: code that is compiled lazily and caches of V8 stay below.
 const MIN_GROWTH_BYTES: u64 = 16 << 10;
 /// New items needed for each that went.
@@ -30,6 +34,10 @@ const MIN_TURNOVER: f64 = 1.5;
 const MIN_ITEMS_EACH: u64 = 5;
 /// By signature, growth of the count that is needed, as a factor.
 const MIN_FACTOR: f64 = 1.2;
+/// Growth of loose items in the second interval, for each in the first.
+const MIN_PACE: f64 = 0.75;
+/// Loose items that must have come.
+const MIN_LOOSE_ITEMS: u64 = 100;
 /// Nodes that are kept to name a place's items.
 const VOTERS: usize = 400;
 
@@ -85,7 +93,12 @@ impl Base {
         let groups = shapes
             .groups
             .iter()
-            .map(|group| (group.signature, GroupSum { count: group.count, retained_bytes: group.retained_bytes }))
+            .map(|group| {
+                (
+                    group.signature,
+                    GroupSum { count: group.count, retained_bytes: group.retained_bytes },
+                )
+            })
             .collect();
         let mut place = vec![0_u32; snapshot.node_count()];
         let nodes = graph.order.iter().enumerate().map(|(at, &node)| {
@@ -148,7 +161,11 @@ struct Sum {
 pub fn class_sums(classes: &Classes) -> FxHashMap<String, ClassSum> {
     let rows = classes.rows.iter().filter(|row| row.count > 0);
     rows.map(|row| {
-        let sum = ClassSum { count: row.count, shallow_bytes: row.shallow_bytes, retained_bytes: row.retained_bytes };
+        let sum = ClassSum {
+            count: row.count,
+            shallow_bytes: row.shallow_bytes,
+            retained_bytes: row.retained_bytes,
+        };
         (row.class_name.clone(), sum)
     })
     .collect()
@@ -180,7 +197,13 @@ impl Latest<'_> {
 }
 
 /// Ranks what grew from `first` over `middle` to `last`, at most `most` places.
-pub fn growth(by: IdentityMode, first: &Base, middle: Option<&Base>, last: Latest<'_>, most: usize) -> Vec<Suspect> {
+pub fn growth(
+    by: IdentityMode,
+    first: &Base,
+    middle: Option<&Base>,
+    last: Latest<'_>,
+    most: usize,
+) -> Vec<Suspect> {
     let mut grown = match by {
         IdentityMode::NodeIds => by_ids(first, middle, last),
         IdentityMode::Signatures => by_signature(first, middle, last),
@@ -197,7 +220,15 @@ pub fn growth(by: IdentityMode, first: &Base, middle: Option<&Base>, last: Lates
                 None => items.get(&grown.candidate.group).cloned().unwrap_or_default(),
             };
             let total = last.total();
-            suspect(last.labels, last.graph, &grown.candidate, items, at + 1, total, Some(grown.growth))
+            suspect(
+                last.labels,
+                last.graph,
+                &grown.candidate,
+                items,
+                at + 1,
+                total,
+                Some(grown.growth),
+            )
         })
         .collect()
 }
@@ -209,8 +240,13 @@ struct Grown {
     items: Option<Vec<NodeOrdinal>>,
 }
 
-fn smallest_growth(last: Latest<'_>) -> u64 {
-    ((last.total() as f64 * MIN_GROWTH_SHARE) as u64).max(MIN_GROWTH_BYTES)
+fn smallest_growth(last: Latest<'_>, by: IdentityMode, middle: Option<&Base>) -> u64 {
+    let share = match (middle, by) {
+        (Some(_), _) => MIN_GROWTH_SHARE,
+        (None, IdentityMode::NodeIds) => MIN_GROWTH_SHARE_OF_TWO,
+        (None, IdentityMode::Signatures) => MIN_GROWTH_SHARE_OF_TWO_BY_SIGNATURE,
+    };
+    ((last.total() as f64 * share) as u64).max(MIN_GROWTH_BYTES)
 }
 
 /// New nodes under one place of the last snapshot.
@@ -255,14 +291,15 @@ fn by_ids(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Grown> {
         arrival.sum.nodes += 1;
         arrival.sum.bytes += shallow;
         arrival.sum.tops += u64::from(is_top);
-        let survived = middle.is_some_and(|middle| middle.fingerprint.ids.contains(snapshot.id(ordinal)));
+        let survived =
+            middle.is_some_and(|middle| middle.fingerprint.ids.contains(snapshot.id(ordinal)));
         arrival.survivors += u64::from(survived);
         arrival.survivor_bytes += if survived { shallow } else { 0 };
         let of_group = arrival.groups.entry(shapes.of(ordinal)).or_insert((0, 0));
         of_group.0 += 1;
         of_group.1 += u64::from(survived);
     }
-    let smallest = smallest_growth(last);
+    let smallest = smallest_growth(last, IdentityMode::NodeIds, middle);
     let mut found: Vec<(Grown, NodeOrdinal)> = Vec::new();
     let arrivals: Vec<_> = arrivals
         .into_iter()
@@ -273,7 +310,8 @@ fn by_ids(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Grown> {
         })
         .collect();
     // The items of a place: of its groups with many new nodes the uppermost, and of those what weighs most.
-    let chosen: Vec<Option<GroupIndex>> = arrivals.iter().map(|(_, arrival)| uppermost(last, arrival)).collect();
+    let chosen: Vec<Option<GroupIndex>> =
+        arrivals.iter().map(|(_, arrival)| uppermost(last, arrival)).collect();
     let new_items = new_items(last, &chosen, &arrivals, &anchor, &old);
     for (((went, arrival), group), items) in arrivals.into_iter().zip(chosen).zip(new_items) {
         let Some(group) = group else { continue };
@@ -283,7 +321,9 @@ fn by_ids(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Grown> {
             continue;
         }
         let chain = is_chain(shapes.group(group));
-        let Some(container) = container(last, group, arrival.anchor, &items, chain) else { continue };
+        let Some(container) = container(last, group, arrival.anchor, &items, chain) else {
+            continue;
+        };
         let net = arrival.sum.bytes as i64 - went.bytes as i64;
         let after = under(last, group, container, came);
         let before = after.saturating_sub(came);
@@ -291,6 +331,9 @@ fn by_ids(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Grown> {
             Some(_) => vec![before, before + survived, after],
             None => vec![before, after],
         };
+        if !goes_on(last, container, &counts) {
+            continue;
+        }
         let growth = Growth {
             counts,
             net_bytes: net,
@@ -298,7 +341,8 @@ fn by_ids(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Grown> {
             newborn: middle.map(|_| arrival.sum.nodes - arrival.survivors),
             died: Some(went.nodes),
         };
-        let retained_bytes = last.graph.retained(container).min(arrival.sum.bytes.max(group_bytes(last, group)));
+        let retained_bytes =
+            last.graph.retained(container).min(arrival.sum.bytes.max(group_bytes(last, group)));
         let candidate = Candidate { group, container, count: after, retained_bytes, chain };
         match found.iter_mut().find(|(_, known)| *known == container) {
             Some((known, _)) => {
@@ -327,7 +371,8 @@ fn under(last: Latest<'_>, group: GroupIndex, container: NodeOrdinal, least: u64
         return group_count.max(least);
     }
     let children = last.dominated.by(container).iter();
-    let here = children.filter(|&&child| last.shapes.of(NodeOrdinal(child)) == group).count() as u64;
+    let here =
+        children.filter(|&&child| last.shapes.of(NodeOrdinal(child)) == group).count() as u64;
     here.max(least)
 }
 
@@ -340,7 +385,9 @@ fn uppermost(last: Latest<'_>, arrival: &Arrival) -> Option<GroupIndex> {
         })
         .map(|(&group, _)| group)
         .collect();
-    let topmost = many.iter().filter(|&&group| !ancestors(last.shapes, group).any(|above| many.contains(&above)));
+    let topmost = many
+        .iter()
+        .filter(|&&group| !ancestors(last.shapes, group).any(|above| many.contains(&above)));
     topmost.copied().max_by_key(|&group| (group_bytes(last, group), std::cmp::Reverse(group)))
 }
 
@@ -380,24 +427,49 @@ fn container(
     chain: bool,
 ) -> Option<NodeOrdinal> {
     let voters = &items[..items.len().min(VOTERS)];
-    let nearest = if chain { Some(anchor) } else { common_dominator(last.graph, voters) };
+    let nearest = if chain {
+        // A chain may grow at either end; it is told from its beginning.
+        Some(last.shapes.group(last.shapes.group(group).parent).example)
+    } else {
+        common_dominator(last.graph, voters)
+    };
     let nearest = nearest.unwrap_or(anchor);
     if last.snapshot().kind(nearest) != NodeKind::Synthetic {
         return Some(nearest);
     }
     let holder = common_holder(last.labels, last.graph, voters);
-    holder.or_else(|| speaks_for_itself(last.labels, last.shapes.group(group).example).then_some(nearest))
+    holder.or_else(|| {
+        speaks_for_itself(last.labels, last.shapes.group(group).example).then_some(nearest)
+    })
+}
+
+/// What no collection holds follows the traffic as connections do: it must go on growing at the pace it began with.
+fn goes_on(last: Latest<'_>, container: NodeOrdinal, counts: &[u64]) -> bool {
+    if last.snapshot().kind(container) != NodeKind::Synthetic {
+        return true;
+    }
+    let pace = |pair: &[u64]| pair[1].saturating_sub(pair[0]);
+    let grown: Vec<u64> = counts.windows(2).map(pace).collect();
+    let total: u64 = grown.iter().sum();
+    let steady = match grown[..] {
+        [early, late] => late as f64 >= MIN_PACE * early as f64,
+        _ => true,
+    };
+    total >= MIN_LOOSE_ITEMS && steady
 }
 
 fn by_signature(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Grown> {
     let shapes = last.shapes;
-    let smallest = smallest_growth(last) as i64;
+    let smallest = smallest_growth(last, IdentityMode::Signatures, middle) as i64;
     let before = |base: &Base, group: GroupIndex| {
         let none = GroupSum { count: 0, retained_bytes: 0 };
         base.groups.get(&shapes.group(group).signature).copied().unwrap_or(none)
     };
     let enough = |from: u64, to: u64, least: u64| {
-        to >= from + least && to as f64 >= from as f64 * (1.0 + (MIN_FACTOR - 1.0) / if middle.is_some() { 4.0 } else { 1.0 })
+        to >= from + least
+            && to as f64
+                >= from as f64
+                    * (1.0 + (MIN_FACTOR - 1.0) / if middle.is_some() { 4.0 } else { 1.0 })
     };
     let grew: FxHashSet<GroupIndex> = shapes
         .iter()
@@ -407,7 +479,9 @@ fn by_signature(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Gr
                 None => enough(a, group.count, MIN_ITEMS),
                 Some(middle) => {
                     let b = before(middle, index).count;
-                    enough(a, b, MIN_ITEMS_EACH) && enough(b, group.count, MIN_ITEMS_EACH) && enough(a, group.count, MIN_ITEMS)
+                    enough(a, b, MIN_ITEMS_EACH)
+                        && enough(b, group.count, MIN_ITEMS_EACH)
+                        && enough(a, group.count, MIN_ITEMS)
                 }
             }
         })
@@ -416,8 +490,12 @@ fn by_signature(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Gr
     let mut candidates: Vec<(GroupIndex, i64)> = grew
         .iter()
         .filter(|&&index| !ancestors(shapes, index).any(|above| grew.contains(&above)))
-        .map(|&index| (index, group_bytes(last, index) as i64 - before(first, index).retained_bytes as i64))
-        .filter(|&(index, net)| net >= smallest && is_user_item(last.labels, shapes.group(index).example))
+        .map(|&index| {
+            (index, group_bytes(last, index) as i64 - before(first, index).retained_bytes as i64)
+        })
+        .filter(|&(index, net)| {
+            net >= smallest && is_user_item(last.labels, shapes.group(index).example)
+        })
         .collect();
     candidates.sort_by_key(|&(index, net)| (std::cmp::Reverse(net), index));
     let items = items_of(shapes, candidates.iter().map(|&(index, _)| index));
@@ -431,14 +509,22 @@ fn by_signature(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Gr
         let mut counts = vec![before(first, index).count];
         counts.extend(middle.map(|middle| before(middle, index).count));
         counts.push(group.count);
+        if !goes_on(last, container, &counts) {
+            continue;
+        }
         let growth = Growth { counts, net_bytes: net, survivors: None, newborn: None, died: None };
         if let Some(known) = found.iter_mut().find(|known| known.candidate.container == container) {
             known.growth.net_bytes += net;
             known.candidate.retained_bytes += group.retained_bytes;
             continue;
         }
-        let candidate =
-            Candidate { group: index, container, count: group.count, retained_bytes: group.retained_bytes, chain };
+        let candidate = Candidate {
+            group: index,
+            container,
+            count: group.count,
+            retained_bytes: group.retained_bytes,
+            chain,
+        };
         found.push(Grown { candidate, growth, items: None });
     }
     found
@@ -450,7 +536,9 @@ pub fn class_deltas(by: IdentityMode, first: &Base, last: Latest<'_>) -> Vec<Cla
     let mut added: FxHashMap<&str, u64> = FxHashMap::default();
     if by == IdentityMode::NodeIds {
         for node in last.snapshot().nodes() {
-            if last.graph.shallow(node) != 0 && !first.fingerprint.ids.contains(last.snapshot().id(node)) {
+            if last.graph.shallow(node) != 0
+                && !first.fingerprint.ids.contains(last.snapshot().id(node))
+            {
                 let class = last.classes.rows[last.classes.of(node)].class_name.as_str();
                 *added.entry(class).or_insert(0) += 1;
             }
@@ -470,7 +558,8 @@ pub fn class_deltas(by: IdentityMode, first: &Base, last: Latest<'_>) -> Vec<Cla
                 count_before: before.count,
                 count_after: after.count,
                 added: (by == IdentityMode::NodeIds).then_some(came),
-                removed: (by == IdentityMode::NodeIds).then(|| (before.count + came).saturating_sub(after.count)),
+                removed: (by == IdentityMode::NodeIds)
+                    .then(|| (before.count + came).saturating_sub(after.count)),
                 shallow_delta: after.shallow_bytes as i64 - before.shallow_bytes as i64,
                 retained_delta: after.retained_bytes as i64 - before.retained_bytes as i64,
             };
@@ -478,6 +567,8 @@ pub fn class_deltas(by: IdentityMode, first: &Base, last: Latest<'_>) -> Vec<Cla
             changed.then_some(row)
         })
         .collect();
-    rows.sort_by(|a, b| b.shallow_delta.cmp(&a.shallow_delta).then_with(|| a.class_name.cmp(&b.class_name)));
+    rows.sort_by(|a, b| {
+        b.shallow_delta.cmp(&a.shallow_delta).then_with(|| a.class_name.cmp(&b.class_name))
+    });
     rows
 }

@@ -294,7 +294,12 @@ mod tests {
         }
     }
 
-    fn reached(nodes: usize, edges: &[(usize, usize)], roots: &[usize], without: usize) -> Vec<bool> {
+    fn reached(
+        nodes: usize,
+        edges: &[(usize, usize)],
+        roots: &[usize],
+        without: usize,
+    ) -> Vec<bool> {
         let mut seen = vec![false; nodes];
         let mut stack: Vec<usize> = roots.iter().copied().filter(|&node| node != without).collect();
         while let Some(node) = stack.pop() {

@@ -80,6 +80,27 @@ pub fn open(path: &Path, allowed_bytes: u64) -> Result<Opened, Error> {
     Ok(Opened { bytes: Bytes::Mapped(map(&file).map_err(io)?), damaged: false })
 }
 
+/// The first bytes of the decompressed text, at most `most`.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read.
+pub fn head(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    let io = |source| Error::Io { file: path.to_path_buf(), source };
+    let mut raw = Vec::new();
+    File::open(path).and_then(|file| file.take(most).read_to_end(&mut raw)).map_err(io)?;
+    let mut text = Vec::new();
+    // A stream that breaks off, as this cut one must, gives what it gave so far.
+    if raw.starts_with(&GZIP_MAGIC) {
+        let _ = flate2::read::MultiGzDecoder::new(raw.as_slice()).take(most).read_to_end(&mut text);
+    } else if raw.starts_with(&ZSTD_MAGIC) {
+        let stream = zstd::stream::read::Decoder::new(raw.as_slice()).map_err(io)?;
+        let _ = stream.take(most).read_to_end(&mut text);
+    } else {
+        text = raw;
+    }
+    Ok(text)
+}
+
 /// Decompresses all of `input`. A stream that breaks off gives what it gave so far.
 fn inflate(mut input: impl Read, allowed_bytes: u64) -> Result<Opened, Error> {
     let mut buffer = Vec::new();

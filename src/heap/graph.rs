@@ -5,6 +5,8 @@
 //! heap_snapshot_worker/HeapSnapshot.ts, the functions named below), so that the figures equal its own
 //! for every node. Sizes of 4 GB and more are the exception: DevTools cuts them to 32 bits.
 
+use std::ops::Range;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::bits::Bits;
@@ -154,8 +156,13 @@ impl Names {
                 found[place] = found[place].or(Some(index));
             }
         }
-        let [document_dom_trees, external_string, native_context, sloppy_function_map, map_descriptors] =
-            found;
+        let [
+            document_dom_trees,
+            external_string,
+            native_context,
+            sloppy_function_map,
+            map_descriptors,
+        ] = found;
         Self {
             document_dom_trees,
             external_string,
@@ -176,10 +183,10 @@ fn ephemerons(snapshot: &Snapshot) -> FxHashMap<u32, Ephemeron> {
     let Some(strings) = text.get(range.clone()) else { return found };
     for hit in memchr::memmem::find_iter(strings, TABLE) {
         let Some(index) = snapshot.columns.strings.containing(range.start + hit) else { continue };
-        if let Some((pair, table)) = parse_ephemeron(snapshot.raw(index)) {
+        if let Some(name) = parse_ephemeron(snapshot.raw(index)) {
             let next = pairs.len() as u32;
-            let pair = *pairs.entry(pair).or_insert(next);
-            found.insert(index.0, Ephemeron { table, pair });
+            let pair = *pairs.entry(name.pair).or_insert(next);
+            found.insert(index.0, Ephemeron { table: name.table, pair });
         }
     }
     found
@@ -187,31 +194,53 @@ fn ephemerons(snapshot: &Snapshot) -> FxHashMap<u32, Ephemeron> {
 
 const TABLE: &[u8] = b" pair in WeakMap (table @";
 
-/// Splits `12 / part of key (K @1) -> value (V @2) pair in WeakMap (table @3)` into all but the first number,
-/// and the table's id. The same as DevTools' regular expression
+/// An edge name `12 / part of key (K @1) -> value (V @2) pair in WeakMap (table @3)`, taken apart.
+struct EphemeronName<'r> {
+    /// All but the first number.
+    pair: &'r [u8],
+    table: u32,
+    /// Where the key's name `K` and the value's name `V` stand.
+    names: [Range<usize>; 2],
+}
+
+/// Reads the name of an ephemeron edge. The same as DevTools' regular expression
 /// `^\d+( / part of key \(.*? @\d+\) -> value \(.*? @\d+\) pair in WeakMap \(table @(\d+)\))$`.
-fn parse_ephemeron(raw: &[u8]) -> Option<(&[u8], u32)> {
+fn parse_ephemeron(raw: &[u8]) -> Option<EphemeronName<'_>> {
+    const KEY: &[u8] = b" / part of key (";
+    const VALUE: &[u8] = b") -> value (";
     let digits = raw.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if digits == 0 {
         return None;
     }
     let pair = &raw[digits..];
-    let body = pair.strip_prefix(b" / part of key (")?.strip_suffix(b")")?;
+    let body = pair.strip_prefix(KEY)?.strip_suffix(b")")?;
     let table_at = memchr::memmem::rfind(body, TABLE)?;
     let table = number_of(&body[table_at + TABLE.len()..])?;
     let key_and_value = &body[..table_at];
-    let value_at = memchr::memmem::find_iter(key_and_value, b") -> value (")
-        .find(|&at| ends_with_id(&key_and_value[..at]))?;
-    let value = &key_and_value[value_at + b") -> value (".len()..];
+    let (value_at, key_length) = memchr::memmem::find_iter(key_and_value, VALUE)
+        .find_map(|at| Some((at, name_length(&key_and_value[..at])?)))?;
+    let value = &key_and_value[value_at + VALUE.len()..];
+    let value_length = name_length(value.strip_suffix(b")")?)?;
     // A dot of the expression matches no line terminator.
-    let one_line = |raw: &[u8]| !decode(raw).contains(['\n', '\r', '\u{2028}', '\u{2029}']);
-    (ends_with_id(value.strip_suffix(b")")?) && one_line(body)).then_some((pair, table))
+    if decode(body).contains(['\n', '\r', '\u{2028}', '\u{2029}']) {
+        return None;
+    }
+    let key_start = digits + KEY.len();
+    let value_start = key_start + value_at + VALUE.len();
+    let names = [key_start..key_start + key_length, value_start..value_start + value_length];
+    Some(EphemeronName { pair, table, names })
 }
 
-/// True for `… @12`.
-fn ends_with_id(raw: &[u8]) -> bool {
+/// Where the names of key and value stand in the name of an edge to a WeakMap's value; `None` for other names.
+pub fn ephemeron_names(raw: &[u8]) -> Option<[Range<usize>; 2]> {
+    parse_ephemeron(raw).map(|name| name.names)
+}
+
+/// The length of `K` in `K @12`.
+fn name_length(raw: &[u8]) -> Option<usize> {
     let digits = raw.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    digits > 0 && raw[..raw.len() - digits].ends_with(b" @")
+    let name = raw[..raw.len() - digits].strip_suffix(b" @")?;
+    (digits > 0).then_some(name.len())
 }
 
 fn number_of(raw: &[u8]) -> Option<u32> {
@@ -441,9 +470,11 @@ mod tests {
     #[test]
     fn an_ephemeron_edge_is_read_as_devtools_reads_it() {
         let name = b"12 / part of key (K @1) -> value (V (x) @2) pair in WeakMap (table @3)";
-        let (pair, table) = parse_ephemeron(name).unwrap();
-        assert_eq!(table, 3);
-        assert_eq!(pair, &name[2..]);
+        let found = parse_ephemeron(name).unwrap();
+        assert_eq!(found.table, 3);
+        assert_eq!(found.pair, &name[2..]);
+        let [key, value] = found.names;
+        assert_eq!((&name[key], &name[value]), (&b"K"[..], &b"V (x)"[..]));
         for other in [
             &b"part of key (K @1) -> value (V @2) pair in WeakMap (table @3)"[..],
             b"1 / part of key (K) -> value (V @2) pair in WeakMap (table @3)",
@@ -451,7 +482,7 @@ mod tests {
             b"1 / part of key (K @1) -> value (V\\n @2) pair in WeakMap (table @3)",
             b"1 / part of key (K @1) -> value (V @2) pair in WeakMap (table @3) ",
         ] {
-            assert_eq!(parse_ephemeron(other), None, "{}", String::from_utf8_lossy(other));
+            assert!(parse_ephemeron(other).is_none(), "{}", String::from_utf8_lossy(other));
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::report::{Identity, IdentityMode};
 const SAMPLE: usize = 50_000;
 /// Shared ids that must be of the same class. Within one process some strings are flattened or moved meanwhile.
 const SAME_CLASS_SHARE: f64 = 0.99;
+/// Shared ids below which nothing can be said.
+const MIN_SHARED: u64 = 100;
 /// New ids that must lie above all old ones.
 const RISING_SHARE: f64 = 0.95;
 /// A bit set may take as many bits for each id that it holds.
@@ -63,14 +65,18 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Takes it.
     pub fn of(snapshot: &Snapshot) -> Self {
-        let telling = || snapshot.nodes().filter(|&node| tells(snapshot.kind(node)));
+        let telling = || {
+            snapshot.nodes().filter(|&node| tells(snapshot.kind(node)) && is_own(snapshot.id(node)))
+        };
         let step = telling().count().div_ceil(SAMPLE).max(1);
         let classes = telling()
             .step_by(step)
-            .map(|node| (snapshot.id(node), (snapshot.kind(node), snapshot.name_of(node).into_owned())))
+            .map(|node| {
+                (snapshot.id(node), (snapshot.kind(node), snapshot.name_of(node).into_owned()))
+            })
             .collect();
-        let objects = snapshot.nodes().filter(|&node| snapshot.kind(node) != NodeKind::Native);
-        let largest_id = objects.map(|node| snapshot.id(node)).max().unwrap_or(0);
+        let ids = snapshot.columns.node_id.iter().copied();
+        let largest_id = ids.filter(|&id| is_own(id)).max().unwrap_or(0);
         Self { classes, largest_id, ids: IdSet::of(snapshot) }
     }
 
@@ -83,15 +89,15 @@ impl Fingerprint {
             if let Some((class, name)) = self.classes.get(&id) {
                 shared += 1;
                 same += u64::from(*class == kind && later.name_of(node) == name.as_str());
-            } else if kind != NodeKind::Native && !self.ids.contains(id) {
+            } else if is_own(id) && !self.ids.contains(id) {
                 new += 1;
                 rising += u64::from(id > self.largest_id);
             }
         }
         let share = |part: u64, all: u64| if all == 0 { 1.0 } else { part as f64 / all as f64 };
-        let found = !self.classes.is_empty() && shared * 2 > self.classes.len() as u64;
-        let comparable =
-            found && share(same, shared) >= SAME_CLASS_SHARE && share(rising, new) >= RISING_SHARE;
+        let comparable = shared >= MIN_SHARED
+            && share(same, shared) >= SAME_CLASS_SHARE
+            && share(rising, new) >= RISING_SHARE;
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let reason = format!(
             "{} of the ids that were looked up belong to an object of the same class in both, and {} of the new ids are above all old ones",
@@ -101,6 +107,12 @@ impl Fingerprint {
         let by = if comparable { IdentityMode::NodeIds } else { IdentityMode::Signatures };
         Identity { by, reason }
     }
+}
+
+/// V8 gives its own objects odd ids; even ones belong to the embedder's nodes, some of which are made anew for each
+/// snapshot (`HeapObjectsMap::kObjectIdStep` in V8's heap-snapshot-generator.h).
+fn is_own(id: u32) -> bool {
+    id % 2 == 1
 }
 
 /// Kinds whose name does not change while the object lives.

@@ -99,7 +99,10 @@ impl<'s> Labels<'s> {
                 match name.find(' ').filter(|_| name.starts_with(['<', 'D'])) {
                     Some(_) if name.starts_with('<') || from == 10 => {
                         let space = name.get(from..).and_then(|rest| rest.find(' '));
-                        space.map_or_else(|| name.to_string(), |at| format!("{}>", &name[..from + at]))
+                        space.map_or_else(
+                            || name.to_string(),
+                            |at| format!("{}>", &name[..from + at]),
+                        )
                     }
                     _ => name.into_owned(),
                 }
@@ -149,8 +152,9 @@ impl<'s> Labels<'s> {
         let name = self.script_closures.get(&script_id).and_then(|&closure| {
             let shared = self.follow(closure, "shared")?;
             // Node 18 and 20 have the second name.
-            let script =
-                self.follow(shared, "script").or_else(|| self.follow(shared, "script_or_debug_info"))?;
+            let script = self
+                .follow(shared, "script")
+                .or_else(|| self.follow(shared, "script_or_debug_info"))?;
             let name = match self.follow(script, "name") {
                 Some(name) if self.snapshot.kind(name).is_string() => self.snapshot.name_of(name),
                 _ => self.snapshot.name_of(script),

@@ -5,15 +5,18 @@
 //! file's size. The words are those of Chrome DevTools, and so are the numbers: dominators, retained and
 //! shallow sizes and distances equal those of its worker for every node (`test/oracle`).
 
+pub mod analysis;
 pub mod bits;
 pub mod classes;
-pub mod identity;
 pub mod diff;
 pub mod dominators;
+#[cfg(test)]
+pub(crate) mod drawing;
 pub mod error;
 pub mod file;
 pub mod finding;
 pub mod graph;
+pub mod identity;
 pub mod label;
 pub mod parse;
 pub mod paths;

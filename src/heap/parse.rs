@@ -89,10 +89,26 @@ pub fn parse(text: &[u8], allowed_bytes: u64) -> Result<Columns, Error> {
         Err(Stop::Bad(error)) => Err(error),
         Err(Stop::Cut) => match parser.section {
             None => Err(Error::Empty { offset: text.len() as u64 }),
-            Some(section) => parser
-                .finish(Completeness::Truncated { section, offset: text.len() as u64 }),
+            Some(section) => {
+                parser.finish(Completeness::Truncated { section, offset: text.len() as u64 })
+            }
         },
     }
+}
+
+/// Nodes and edges that the header at the beginning of a text announces, if it is there.
+pub fn declared(head: &[u8]) -> Option<(u64, u64)> {
+    let mut cursor = Cursor::new(head, 0);
+    cursor.expect(b'{').ok()?;
+    if cursor.string().ok()? != b"snapshot" {
+        return None;
+    }
+    cursor.expect(b':').ok()?;
+    cursor.skip_space();
+    let start = cursor.offset();
+    cursor.skip_value().ok()?;
+    let header: Header = serde_json::from_slice(head.get(start..cursor.offset())?).ok()?;
+    Some((header.node_count, header.edge_count))
 }
 
 fn empty_columns() -> Columns {
@@ -189,7 +205,9 @@ impl<'a> Parser<'a> {
 
     fn nodes(&mut self) -> Scan<()> {
         let Some(layout) = self.layout.take() else {
-            return Err(Error::malformed(self.cursor.offset(), "\"snapshot\" before \"nodes\"").into());
+            return Err(
+                Error::malformed(self.cursor.offset(), "\"snapshot\" before \"nodes\"").into()
+            );
         };
         if !self.columns.node_kind.is_empty() {
             return Err(Error::malformed(self.cursor.offset(), "one \"nodes\" array").into());
@@ -236,12 +254,7 @@ impl<'a> Parser<'a> {
                 )
                 .into());
             }
-            for field in 0..layout.node_fields {
-                if field != 0 && !cursor.next_item()? {
-                    return Err(Error::malformed(cursor.offset(), "a whole node").into());
-                }
-                row[field] = cursor.number()?;
-            }
+            read_row(cursor, &mut row[..layout.node_fields], "a whole node")?;
             let kind = *layout
                 .node_kinds
                 .get(row[layout.node_type] as usize)
@@ -277,7 +290,9 @@ impl<'a> Parser<'a> {
 
     fn edges(&mut self) -> Scan<()> {
         let Some(layout) = self.layout.take() else {
-            return Err(Error::malformed(self.cursor.offset(), "\"snapshot\" before \"edges\"").into());
+            return Err(
+                Error::malformed(self.cursor.offset(), "\"snapshot\" before \"edges\"").into()
+            );
         };
         if self.section != Some(Section::Edges) {
             return Err(Error::malformed(self.cursor.offset(), "\"nodes\" before \"edges\"").into());
@@ -328,12 +343,7 @@ impl<'a> Parser<'a> {
                 )
                 .into());
             }
-            for field in 0..layout.edge_fields {
-                if field != 0 && !cursor.next_item()? {
-                    return Err(Error::malformed(cursor.offset(), "a whole edge").into());
-                }
-                row[field] = cursor.number()?;
-            }
+            read_row(cursor, &mut row[..layout.edge_fields], "a whole edge")?;
             let kind = *layout
                 .edge_kinds
                 .get(row[layout.edge_type] as usize)
@@ -366,12 +376,7 @@ impl<'a> Parser<'a> {
         let mut row = [0_u64; MAX_FIELDS];
         while more {
             let start = cursor.offset();
-            for field in 0..fields {
-                if field != 0 && !cursor.next_item()? {
-                    return Err(Error::malformed(cursor.offset(), "a whole location").into());
-                }
-                row[field] = cursor.number()?;
-            }
+            read_row(cursor, &mut row[..fields], "a whole location")?;
             let [object, script_id, line, column] = positions.map(|position| row[position]);
             let Some(node) = divide.exactly(object).filter(|&node| node < nodes) else {
                 return Err(Error::malformed(start, "a location of a node of this file").into());
@@ -465,8 +470,14 @@ impl Layout {
             return Err(Error::malformed(offset, "fewer than 2^32 nodes and edges"));
         }
         let location = |name| meta.location_fields.iter().position(|field| field == name);
-        let location_positions =
-            (|| Some([location("object_index")?, location("script_id")?, location("line")?, location("column")?]))();
+        let location_positions = (|| {
+            Some([
+                location("object_index")?,
+                location("script_id")?,
+                location("line")?,
+                location("column")?,
+            ])
+        })();
         Ok(Self {
             node_fields: meta.node_fields.len(),
             node_type,
@@ -474,12 +485,16 @@ impl Layout {
             node_id: position(&meta.node_fields, "id")?,
             node_size: position(&meta.node_fields, "self_size")?,
             node_edges: position(&meta.node_fields, "edge_count")?,
-            node_kinds: names(meta.node_types.get(node_type), offset)?.map(NodeKind::named).collect(),
+            node_kinds: names(meta.node_types.get(node_type), offset)?
+                .map(NodeKind::named)
+                .collect(),
             edge_fields: meta.edge_fields.len(),
             edge_type,
             edge_name: position(&meta.edge_fields, "name_or_index")?,
             edge_to: position(&meta.edge_fields, "to_node")?,
-            edge_kinds: names(meta.edge_types.get(edge_type), offset)?.map(EdgeKind::named).collect(),
+            edge_kinds: names(meta.edge_types.get(edge_type), offset)?
+                .map(EdgeKind::named)
+                .collect(),
             location_fields: meta.location_fields.len(),
             location_positions,
             declared_nodes: header.node_count,
@@ -490,8 +505,23 @@ impl Layout {
     }
 }
 
+/// Reads one number for each field; `what` names the row in an error.
+#[inline(always)]
+fn read_row(cursor: &mut Cursor<'_>, row: &mut [u64], what: &str) -> Scan<()> {
+    for (field, value) in row.iter_mut().enumerate() {
+        if field != 0 && !cursor.next_item()? {
+            return Err(Error::malformed(cursor.offset(), what).into());
+        }
+        *value = cursor.number()?;
+    }
+    Ok(())
+}
+
 /// The list of type names in `meta`.
-fn names(value: Option<&serde_json::Value>, offset: usize) -> Result<impl Iterator<Item = &str>, Error> {
+fn names(
+    value: Option<&serde_json::Value>,
+    offset: usize,
+) -> Result<impl Iterator<Item = &str>, Error> {
     let list = value.and_then(serde_json::Value::as_array);
     let list = list.ok_or_else(|| Error::malformed(offset, "a list of type names in meta"))?;
     Ok(list.iter().map(|name| name.as_str().unwrap_or_default()))

@@ -25,7 +25,11 @@ pub struct Step {
 }
 
 /// The retainer of `node` that is nearest to the roots, and its edge; `None` for a root.
-pub fn nearest_retainer(labels: &Labels<'_>, graph: &Graph, node: NodeOrdinal) -> Option<(NodeOrdinal, usize)> {
+pub fn nearest_retainer(
+    labels: &Labels<'_>,
+    graph: &Graph,
+    node: NodeOrdinal,
+) -> Option<(NodeOrdinal, usize)> {
     if graph.distance[node.at()] <= 1 || node == labels.snapshot.columns.root {
         return None;
     }
@@ -41,7 +45,12 @@ fn distance_rank(graph: &Graph, node: u32) -> u32 {
 }
 
 /// The first essential edge from one node to another.
-pub fn edge_between(labels: &Labels<'_>, graph: &Graph, from: NodeOrdinal, to: NodeOrdinal) -> Option<usize> {
+pub fn edge_between(
+    labels: &Labels<'_>,
+    graph: &Graph,
+    from: NodeOrdinal,
+    to: NodeOrdinal,
+) -> Option<usize> {
     let snapshot = labels.snapshot;
     snapshot.edges(from).find(|&edge| snapshot.target(edge) == to && graph.essential.contains(edge))
 }
@@ -74,7 +83,10 @@ pub fn describe(labels: &Labels<'_>, graph: &Graph, steps: &[Step]) -> Vec<PathS
         .map(|(at, repeats)| {
             let step = steps[at];
             PathStep {
-                edge_type: step.edge.map(|edge| labels.snapshot.edge_kind(edge).name().to_owned()).unwrap_or_default(),
+                edge_type: step
+                    .edge
+                    .map(|edge| labels.snapshot.edge_kind(edge).name().to_owned())
+                    .unwrap_or_default(),
                 edge: step.edge.map(|edge| labels.edge(edge)).unwrap_or_default(),
                 node: labels.row(graph, step.node),
                 repeats,
@@ -92,7 +104,8 @@ fn step_key(labels: &Labels<'_>, step: &Step) -> (u8, u32, u8, u32, u32, u32) {
     });
     let kind = snapshot.kind(step.node);
     let name = if kind.is_string() { 0 } else { snapshot.name(step.node).0 };
-    let (line, column) = snapshot.location(step.node).map_or((0, 0), |place| (place.line, place.column));
+    let (line, column) =
+        snapshot.location(step.node).map_or((0, 0), |place| (place.line, place.column));
     (edge_kind, edge_name, kind as u8, name, line, column)
 }
 
@@ -103,7 +116,8 @@ fn fold<K: PartialEq>(keys: &[K]) -> Vec<(usize, u64)> {
     while at < keys.len() {
         let run = (1..=MAX_PERIOD)
             .map(|period| {
-                let alike = (at + period..keys.len()).take_while(|&next| keys[next] == keys[next - period]);
+                let alike =
+                    (at + period..keys.len()).take_while(|&next| keys[next] == keys[next - period]);
                 (period, alike.count() / period + 1)
             })
             .filter(|&(_, times)| times > 1)
@@ -121,7 +135,14 @@ mod tests {
 
     fn folded(text: &str) -> String {
         let keys: Vec<char> = text.chars().collect();
-        fold(&keys).iter().map(|&(at, times)| if times > 1 { format!("{}{times}", keys[at]) } else { keys[at].to_string() }).collect()
+        fold(&keys)
+            .iter()
+            .map(
+                |&(at, times)| {
+                    if times > 1 { format!("{}{times}", keys[at]) } else { keys[at].to_string() }
+                },
+            )
+            .collect()
     }
 
     #[test]

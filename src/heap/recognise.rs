@@ -65,9 +65,12 @@ pub fn recognise(labels: &Labels<'_>, graph: &Graph, accumulation: &Accumulation
     let way = Way { labels, graph, path: &path, item, at };
     let owner_at = way.owner();
     let container = path.get(owner_at).map_or(accumulation.container, |step| step.node);
-    let holder = way.holder(owner_at);
+    let pattern = way.pattern(owner_at, accumulation.chain);
+    // Node's own lists hold timers; nobody's variable does.
+    let nobody = Holder { parts: Vec::new(), site: None };
+    let holder = if pattern == Pattern::Timers { nobody } else { way.holder(owner_at) };
     Recognised {
-        pattern: way.pattern(owner_at, accumulation.chain),
+        pattern,
         container,
         holder: (!holder.parts.is_empty()).then(|| holder.text()),
         site: holder.site,
@@ -105,7 +108,10 @@ impl Way<'_> {
     }
 
     fn name(&self, at: usize) -> String {
-        self.path.get(at).map(|step| self.labels.snapshot.name_of(step.node).into_owned()).unwrap_or_default()
+        self.path
+            .get(at)
+            .map(|step| self.labels.snapshot.name_of(step.node).into_owned())
+            .unwrap_or_default()
     }
 
     /// Kind and name of the edge that leads to step `at`; the name of an indexed edge is empty.
@@ -121,7 +127,10 @@ impl Way<'_> {
         let mut at = self.at;
         while at > 0
             && matches!(self.kind(at), Some(NodeKind::Array | NodeKind::Hidden))
-            && matches!(self.edge(at), Some((EdgeKind::Internal | EdgeKind::Hidden | EdgeKind::Element, _)))
+            && matches!(
+                self.edge(at),
+                Some((EdgeKind::Internal | EdgeKind::Hidden | EdgeKind::Element, _))
+            )
         {
             at -= 1;
         }
@@ -151,7 +160,9 @@ impl Way<'_> {
                 }
                 EdgeKind::Property => holder.parts.push(format!("[{name:?}]")),
                 EdgeKind::Element => {
-                    let index = self.path[at].edge.map_or(0, |edge| self.labels.snapshot.columns.edge_name[edge]);
+                    let index = self.path[at]
+                        .edge
+                        .map_or(0, |edge| self.labels.snapshot.columns.edge_name[edge]);
                     holder.parts.push(format!("[{index}]"));
                 }
                 _ => {}
@@ -177,7 +188,13 @@ impl Way<'_> {
         if snapshot.name_of(node).starts_with("system / Context") {
             return None;
         }
-        let retainers = self.graph.retainers.of(node.0).iter().take(MAX_RETAINERS).map(|&source| NodeOrdinal(source));
+        let retainers = self
+            .graph
+            .retainers
+            .of(node.0)
+            .iter()
+            .take(MAX_RETAINERS)
+            .map(|&source| NodeOrdinal(source));
         retainers
             .filter(|&retainer| snapshot.name_of(retainer).starts_with("system / Context"))
             .find_map(|context| {
@@ -193,7 +210,13 @@ impl Way<'_> {
     /// The function nearest to the roots that has `context` as its own and is no code of Node.
     fn user_function(&self, context: NodeOrdinal) -> Option<Site> {
         let snapshot = self.labels.snapshot;
-        let retainers = self.graph.retainers.of(context.0).iter().take(MAX_RETAINERS).map(|&source| NodeOrdinal(source));
+        let retainers = self
+            .graph
+            .retainers
+            .of(context.0)
+            .iter()
+            .take(MAX_RETAINERS)
+            .map(|&source| NodeOrdinal(source));
         let closures = retainers.filter(|&retainer| snapshot.kind(retainer) == NodeKind::Closure);
         let mut closures: Vec<_> = closures.collect();
         closures.sort_by_key(|closure| self.graph.distance[closure.at()]);
@@ -221,12 +244,12 @@ impl Way<'_> {
         let item = snapshot.name_of(self.item);
         let from_owner = |wanted: &str, up: usize| {
             (owner.saturating_sub(up)..=self.at.max(owner)).any(|at| {
-                self.edge(at).is_some_and(|(kind, name)| kind == EdgeKind::Property && name == wanted)
+                self.edge(at)
+                    .is_some_and(|(kind, name)| kind == EdgeKind::Property && name == wanted)
             })
         };
-        let symbol_events = (owner.saturating_sub(3)..self.path.len()).find(|&at| {
-            self.edge(at).is_some_and(|(_, name)| name == "<symbol kEvents>")
-        });
+        let symbol_events = (owner.saturating_sub(3)..self.path.len())
+            .find(|&at| self.edge(at).is_some_and(|(_, name)| name == "<symbol kEvents>"));
         if let Some(at) = symbol_events {
             let target = at.checked_sub(1).map(|at| self.name(at)).unwrap_or_default();
             return if target == "AbortSignal" {
@@ -238,7 +261,9 @@ impl Way<'_> {
         if from_owner("_events", 1) && matches!(item_kind, NodeKind::Closure | NodeKind::Object) {
             return Pattern::Listeners;
         }
-        if ["Timeout", "TimersList", "Immediate"].contains(&item.as_ref()) || self.name(owner) == "TimersList" {
+        if ["Timeout", "TimersList", "Immediate"].contains(&item.as_ref())
+            || self.name(owner) == "TimersList"
+        {
             return Pattern::Timers;
         }
         if from_owner("buffered", 1)
@@ -249,7 +274,9 @@ impl Way<'_> {
             return Pattern::StreamBuffer;
         }
         if chain {
-            let through_closure = item_kind == NodeKind::Closure || item.starts_with("system / Context");
+            let below = self.at + 1..self.path.len().min(self.at + 6);
+            let through_closure =
+                below.into_iter().any(|at| self.kind(at) == Some(NodeKind::Closure));
             return if through_closure { Pattern::ClosureChain } else { Pattern::LinkedList };
         }
         if item == "system / NativeContext" || item.starts_with("global") {
@@ -266,12 +293,16 @@ impl Way<'_> {
         }
         match item.as_ref() {
             "Promise" | "system / PromiseReaction" => return Pattern::Promises,
-            "ArrayBuffer" | "Buffer" | "Uint8Array" | "system / JSArrayBufferData" => return Pattern::ArrayBuffers,
+            "ArrayBuffer" | "Buffer" | "Uint8Array" | "system / JSArrayBufferData" => {
+                return Pattern::ArrayBuffers;
+            }
             _ => {}
         }
         let step_below = self.edge(self.at + 1);
         match (self.kind(owner), step_below) {
-            (Some(NodeKind::Object | NodeKind::Closure), _) if owner < self.at => Pattern::Dictionary,
+            (Some(NodeKind::Object | NodeKind::Closure), _) if owner < self.at => {
+                Pattern::Dictionary
+            }
             (Some(NodeKind::Object), Some((EdgeKind::Property, _))) => Pattern::Dictionary,
             _ if item_kind.is_string() => Pattern::Strings,
             _ => Pattern::Objects,
@@ -288,12 +319,14 @@ fn item_sites(labels: &Labels<'_>, graph: &Graph, items: &[NodeOrdinal]) -> Vec<
             *counts.entry(site).or_insert(0) += step as u64;
         }
     }
-    let mut sites: Vec<_> = counts.into_iter().map(|(site, count)| CountedSite { site, count }).collect();
+    let mut sites: Vec<_> =
+        counts.into_iter().map(|(site, count)| CountedSite { site, count }).collect();
     // Node's own code is where the item was made but seldom why.
     let internal = |site: &Site| site.file.starts_with("node:");
     sites.sort_by(|a, b| {
         let a_key = (internal(&a.site), std::cmp::Reverse(a.count));
-        a_key.cmp(&(internal(&b.site), std::cmp::Reverse(b.count)))
+        a_key
+            .cmp(&(internal(&b.site), std::cmp::Reverse(b.count)))
             .then_with(|| (&a.site.file, a.site.line).cmp(&(&b.site.file, b.site.line)))
     });
     sites.truncate(MAX_SITES);

@@ -165,7 +165,9 @@ fn scopes(labels: &Labels<'_>, graph: &Graph) -> FxHashMap<u32, u64> {
     let Some(context) = labels.known("system / Context") else { return scopes };
     for node in snapshot.nodes().filter(|&node| snapshot.name(node) == context) {
         let mut names = mix(1, 0);
-        for edge in snapshot.edges(node).filter(|&edge| snapshot.edge_kind(edge) == EdgeKind::Context) {
+        for edge in
+            snapshot.edges(node).filter(|&edge| snapshot.edge_kind(edge) == EdgeKind::Context)
+        {
             let name = snapshot.edge_name(edge).map_or(0, |name| hash_bytes(snapshot.raw(name)));
             names = mix(names, name);
             let target = snapshot.target(edge);
@@ -205,10 +207,18 @@ fn classes(labels: &Labels<'_>, graph: &Graph) -> (Vec<u32>, Vec<u64>) {
 /// True when the name tells a class: a string's is its text, a number's its value.
 fn named(kind: NodeKind) -> bool {
     !(kind.is_string()
-        || matches!(kind, NodeKind::Number | NodeKind::BigInt | NodeKind::Symbol | NodeKind::RegExp))
+        || matches!(
+            kind,
+            NodeKind::Number | NodeKind::BigInt | NodeKind::Symbol | NodeKind::RegExp
+        ))
 }
 
-fn class_hash(labels: &Labels<'_>, kind: NodeKind, name: StringIndex, location: Option<&Location>) -> u64 {
+fn class_hash(
+    labels: &Labels<'_>,
+    kind: NodeKind,
+    name: StringIndex,
+    location: Option<&Location>,
+) -> u64 {
     let mut hash = mix(0, kind as u64);
     if named(kind) {
         hash = mix(hash, hash_bytes(labels.snapshot.raw(name)));

@@ -234,6 +234,11 @@ impl StringTable {
         text.get(start..end)
     }
 
+    /// The offset of string `index` in the text.
+    pub fn start(&self, index: StringIndex) -> Option<usize> {
+        self.spans.get(index.0 as usize).map(|span| (span >> LENGTH_BITS) as usize)
+    }
+
     /// The string that contains byte `offset` of the text, if there is one.
     pub fn containing(&self, offset: usize) -> Option<StringIndex> {
         let after = self.spans.partition_point(|span| (span >> LENGTH_BITS) as usize <= offset);
@@ -310,10 +315,8 @@ impl Snapshot {
         };
         let mut snapshot = Self::parse(opened.bytes, left)?;
         if opened.damaged && snapshot.columns.completeness == Completeness::Complete {
-            snapshot.columns.completeness = Completeness::Truncated {
-                section: Section::Strings,
-                offset: snapshot.text_bytes,
-            };
+            snapshot.columns.completeness =
+                Completeness::Truncated { section: Section::Strings, offset: snapshot.text_bytes };
         }
         Ok(snapshot)
     }

@@ -49,7 +49,11 @@ pub fn suspects(labels: &Labels<'_>, graph: &Graph, shapes: &Shapes, most: usize
     let mut fanning: FxHashSet<GroupIndex> = FxHashSet::default();
     let mut groups: Vec<_> = shapes
         .iter()
-        .filter(|(_, group)| group.retained_bytes >= smallest && fans_out(shapes, group) && is_user_item(labels, group.example))
+        .filter(|(_, group)| {
+            group.retained_bytes >= smallest
+                && fans_out(shapes, group)
+                && is_user_item(labels, group.example)
+        })
         .map(|(index, _)| index)
         .collect();
     groups.sort_by_key(|&index| std::cmp::Reverse(shapes.group(index).retained_bytes));
@@ -65,7 +69,11 @@ pub fn suspects(labels: &Labels<'_>, graph: &Graph, shapes: &Shapes, most: usize
         let group = shapes.group(index);
         let above = shapes.group(group.parent);
         let items = voters.get(&index).map(Vec::as_slice).unwrap_or_default();
-        let mut container = if is_chain(group) { above.example } else { common_dominator(graph, items).unwrap_or(above.example) };
+        let mut container = if is_chain(group) {
+            above.example
+        } else {
+            common_dominator(graph, items).unwrap_or(above.example)
+        };
         if labels.snapshot.kind(container) == NodeKind::Synthetic {
             match common_holder(labels, graph, items) {
                 Some(holder) => container = holder,
@@ -81,7 +89,9 @@ pub fn suspects(labels: &Labels<'_>, graph: &Graph, shapes: &Shapes, most: usize
         match candidates.iter_mut().find(|known| known.container == container) {
             // Keys and values of one Map are one suspect, told by what retains more.
             Some(known) => known.retained_bytes += retained_bytes,
-            None => candidates.push(Candidate { group: index, container, count, retained_bytes, chain }),
+            None => {
+                candidates.push(Candidate { group: index, container, count, retained_bytes, chain })
+            }
         }
     }
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.retained_bytes));
@@ -112,7 +122,8 @@ pub fn suspect(
         // The one that stands for all should be in the container that is named.
         items.sort_by_key(|&item| graph.dominator(item) != candidate.container);
     }
-    let accumulation = Accumulation { container: candidate.container, items, chain: candidate.chain };
+    let accumulation =
+        Accumulation { container: candidate.container, items, chain: candidate.chain };
     let found = recognise(labels, graph, &accumulation);
     let item = accumulation.items.first().copied().unwrap_or(candidate.container);
     let share = candidate.retained_bytes as f64 / total.max(1) as f64;
@@ -151,7 +162,9 @@ fn sentence(suspect: &Suspect, found: &Recognised) -> String {
     let items = match suspect.pattern {
         Pattern::Map | Pattern::Set | Pattern::Dictionary => "entries",
         Pattern::Array => "elements",
-        Pattern::Listeners | Pattern::EventTargetListeners | Pattern::AbortSignalListeners => "listeners",
+        Pattern::Listeners | Pattern::EventTargetListeners | Pattern::AbortSignalListeners => {
+            "listeners"
+        }
         Pattern::ClosureChain | Pattern::LinkedList => "links",
         Pattern::StreamBuffer => "chunks",
         _ => "of them",
@@ -197,7 +210,7 @@ pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -244,7 +257,11 @@ pub fn ancestors(shapes: &Shapes, index: GroupIndex) -> impl Iterator<Item = Gro
 /// True for what an app makes, false for what V8 and Node hold by nature.
 pub fn is_user_item(labels: &Labels<'_>, node: NodeOrdinal) -> bool {
     let by_kind = match labels.snapshot.kind(node) {
-        NodeKind::Code | NodeKind::ObjectShape | NodeKind::Hidden | NodeKind::Synthetic | NodeKind::Other => false,
+        NodeKind::Code
+        | NodeKind::ObjectShape
+        | NodeKind::Hidden
+        | NodeKind::Synthetic
+        | NodeKind::Other => false,
         NodeKind::Native => !labels.snapshot.name_of(node).starts_with("Node / "),
         _ => true,
     };
@@ -254,7 +271,8 @@ pub fn is_user_item(labels: &Labels<'_>, node: NodeOrdinal) -> bool {
 /// Modules, loaded once and kept for ever.
 fn is_module(labels: &Labels<'_>, node: NodeOrdinal) -> bool {
     labels.site(node).is_some_and(|site| {
-        site.file.starts_with("node:internal/modules") || site.file.starts_with("node:internal/bootstrap")
+        site.file.starts_with("node:internal/modules")
+            || site.file.starts_with("node:internal/bootstrap")
     })
 }
 
@@ -277,7 +295,10 @@ fn voters(shapes: &Shapes, groups: &[GroupIndex]) -> FxHashMap<GroupIndex, Vec<N
 }
 
 /// Nodes of each of the groups, by retained size of nothing: in file order.
-pub fn items_of(shapes: &Shapes, groups: impl Iterator<Item = GroupIndex>) -> FxHashMap<GroupIndex, Vec<NodeOrdinal>> {
+pub fn items_of(
+    shapes: &Shapes,
+    groups: impl Iterator<Item = GroupIndex>,
+) -> FxHashMap<GroupIndex, Vec<NodeOrdinal>> {
     collect(shapes, groups, MAX_KEPT_ITEMS)
 }
 
@@ -311,22 +332,34 @@ pub fn common_dominator(graph: &Graph, items: &[NodeOrdinal]) -> Option<NodeOrdi
     for &item in items {
         *votes.entry(graph.dominator(item)).or_insert(0) += 1;
     }
-    votes.into_iter().max_by_key(|&(node, count)| (count, std::cmp::Reverse(node))).map(|(node, _)| node)
+    votes
+        .into_iter()
+        .max_by_key(|&(node, count)| (count, std::cmp::Reverse(node)))
+        .map(|(node, _)| node)
 }
 
 /// The node that most of the items hang on directly, when at least half of them do.
-pub fn common_holder(labels: &Labels<'_>, graph: &Graph, items: &[NodeOrdinal]) -> Option<NodeOrdinal> {
+pub fn common_holder(
+    labels: &Labels<'_>,
+    graph: &Graph,
+    items: &[NodeOrdinal],
+) -> Option<NodeOrdinal> {
     let mut votes: FxHashMap<u32, usize> = FxHashMap::default();
     for &item in items {
         let retainers = graph.retainers.of(item.0);
         let mut seen = FxHashSet::default();
         for &retainer in retainers.iter().take(64) {
-            if seen.insert(retainer) && labels.snapshot.kind(NodeOrdinal(retainer)) != NodeKind::Synthetic {
+            if seen.insert(retainer)
+                && labels.snapshot.kind(NodeOrdinal(retainer)) != NodeKind::Synthetic
+            {
                 *votes.entry(retainer).or_insert(0) += 1;
             }
         }
     }
-    let most = votes.into_iter().filter(|&(node, _)| holds_many(labels, node)).max_by_key(|&(node, count)| (count, std::cmp::Reverse(node)));
+    let most = votes
+        .into_iter()
+        .filter(|&(node, _)| holds_many(labels, node))
+        .max_by_key(|&(node, count)| (count, std::cmp::Reverse(node)));
     most.filter(|&(_, count)| count * 2 >= items.len().max(2)).map(|(node, _)| NodeOrdinal(node))
 }
 
@@ -334,7 +367,8 @@ pub fn common_holder(labels: &Labels<'_>, graph: &Graph, items: &[NodeOrdinal]) 
 fn holds_many(labels: &Labels<'_>, node: u32) -> bool {
     let node = NodeOrdinal(node);
     let kind = labels.snapshot.kind(node);
-    labels.snapshot.edges(node).len() as u64 >= MIN_ITEMS && matches!(kind, NodeKind::Array | NodeKind::Object)
+    labels.snapshot.edges(node).len() as u64 >= MIN_ITEMS
+        && matches!(kind, NodeKind::Array | NodeKind::Object)
 }
 
 #[cfg(test)]

@@ -95,10 +95,13 @@ fn children(
     parent: u32,
     smallest: u64,
 ) -> Vec<(Option<NodeOrdinal>, TreeNode)> {
-    let mut all: Vec<NodeOrdinal> = dominated.by(node).iter().map(|&child| NodeOrdinal(child)).collect();
+    let mut all: Vec<NodeOrdinal> =
+        dominated.by(node).iter().map(|&child| NodeOrdinal(child)).collect();
     let single_count = SINGLE_CHILDREN.min(all.len());
     if single_count < all.len() {
-        all.select_nth_unstable_by_key(single_count, |&child| std::cmp::Reverse(graph.retained(child)));
+        all.select_nth_unstable_by_key(single_count, |&child| {
+            std::cmp::Reverse(graph.retained(child))
+        });
     }
     let (largest, rest) = all.split_at(single_count);
     let mut boxes: Vec<_> = largest
@@ -120,9 +123,14 @@ fn children(
             let class = labels.class_name(child);
             let label = format!("{count} × {class}");
             let parent = Some(parent);
-            boxes.push((None, TreeNode { parent, label, id: None, count, shallow_bytes, retained_bytes }));
+            boxes.push((
+                None,
+                TreeNode { parent, label, id: None, count, shallow_bytes, retained_bytes },
+            ));
         }
     }
-    boxes.sort_by(|(_, a), (_, b)| b.retained_bytes.cmp(&a.retained_bytes).then_with(|| a.label.cmp(&b.label)));
+    boxes.sort_by(|(_, a), (_, b)| {
+        b.retained_bytes.cmp(&a.retained_bytes).then_with(|| a.label.cmp(&b.label))
+    });
     boxes
 }

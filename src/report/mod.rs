@@ -7,6 +7,9 @@
 //!
 //! The JSON output is this model as serde writes it, and its schema is `docs/SNAPSHOT-JSON.md`.
 
+pub mod json;
+pub mod text;
+
 use serde::{Deserialize, Serialize};
 
 /// The version of the model as JSON. It rises when a field changes its meaning or goes away; fields may
