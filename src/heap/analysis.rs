@@ -340,3 +340,189 @@ fn keep_largest<T: Ord>(items: &mut Vec<T>, top: usize, size: impl Fn(&T) -> u64
     items.truncate(top);
     items.sort_unstable_by(order);
 }
+
+/// Does everything that can be done with a text, whatever it is: for tests and the fuzzer, which look for panics.
+#[doc(hidden)]
+pub fn exercise(text: &[u8]) {
+    /// Enough for any text a fuzzer makes; a reservation beyond it is refused.
+    const ALLOWED_BYTES: u64 = 256 << 20;
+    let redacted =
+        super::redact::redact(text, super::redact::Redaction::Keys, &[7; 32], &mut std::io::sink());
+    let bytes = super::file::Bytes::Owned(text.to_vec());
+    let Ok(mut snapshot) = Snapshot::parse(bytes, ALLOWED_BYTES) else { return };
+    let _ = redacted;
+    snapshot.drop_parsed_text();
+    let graph = Graph::new(&snapshot, Parallelism::Single);
+    let id = snapshot.columns.node_id.first().copied().unwrap_or(0);
+    let request = Request {
+        top: 5,
+        suspects: 5,
+        paths: vec![id, 3],
+        classes: vec!["Object".to_owned()],
+        parallelism: Parallelism::Single,
+    };
+    let analysis = analyse("a", &snapshot, &graph, &request, &[], &mut |_| {});
+    let report = crate::report::Report::Analysis(analysis);
+    let _ = crate::report::Output::write(&crate::report::text::Text, &report, &mut std::io::sink());
+    let _ = crate::report::Output::write(&crate::report::json::Json, &report, &mut std::io::sink());
+    if has_graph(&snapshot) {
+        for by in [IdentityMode::NodeIds, IdentityMode::Signatures] {
+            let before = vec![earlier("a", &snapshot, &graph)];
+            let stated = Some(Identity { by, reason: String::new() });
+            let _ = compare("b", &snapshot, &graph, before, stated, &request, &[]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::heap::drawing::Drawing;
+    use crate::heap::snapshot::EdgeKind;
+    use crate::report::Pattern;
+
+    fn request() -> Request {
+        Request {
+            top: 50,
+            suspects: 10,
+            paths: Vec::new(),
+            classes: Vec::new(),
+            parallelism: Parallelism::Single,
+        }
+    }
+
+    //  root -> global -.serve-> serve (app.js:12) -<context>-> Context -cache-> Map -<table>-> (array) -> Page x count
+    //                             |
+    //                          <shared> -> (shared) -<script>-> app.js
+    fn app(count: usize) -> Drawing {
+        let mut heap = Drawing::new();
+        let global = heap.node(NodeKind::Object, "global", 100);
+        let serve = heap.node(NodeKind::Closure, "serve", 64);
+        let shared = heap.node(NodeKind::Code, "serve", 40);
+        let script = heap.node(NodeKind::Code, "app.js", 40);
+        let context = heap.node(NodeKind::Object, "system / Context", 40);
+        let map = heap.node(NodeKind::Object, "Map", 40);
+        heap.edge(0, EdgeKind::Shortcut, "global", global);
+        heap.edge(global, EdgeKind::Property, "serve", serve);
+        heap.edge(serve, EdgeKind::Internal, "shared", shared);
+        heap.edge(shared, EdgeKind::Internal, "script", script);
+        heap.edge(serve, EdgeKind::Internal, "context", context);
+        heap.edge(context, EdgeKind::Context, "cache", map);
+        heap.location(serve, 7, 11, 4);
+        // A table that grows is a new one.
+        heap.ids_from(1001 + 2 * count as u32);
+        let table = heap.node(NodeKind::Array, "", 64);
+        heap.edge(map, EdgeKind::Internal, "table", table);
+        heap.ids_from(100_001);
+        for index in 0..count {
+            let page = heap.node(NodeKind::Object, "Page", 4000);
+            heap.edge(table, EdgeKind::Internal, &index.to_string(), page);
+            heap.location(page, 7, 20, 1);
+        }
+        heap
+    }
+
+    fn analysed(count: usize) -> Analysis {
+        let (snapshot, graph) = app(count).open();
+        analyse("app", &snapshot, &graph, &request(), &[], &mut |_| {})
+    }
+
+    fn compared(counts: &[usize], by: IdentityMode) -> Comparison {
+        let (last, rest) = counts.split_last().unwrap();
+        let before = rest.iter().map(|&count| {
+            let (snapshot, graph) = app(count).open();
+            earlier("before", &snapshot, &graph)
+        });
+        let before = before.collect();
+        let (snapshot, graph) = app(*last).open();
+        let stated = Some(Identity { by, reason: String::new() });
+        compare("after", &snapshot, &graph, before, stated, &request(), &[]).unwrap()
+    }
+
+    #[test]
+    fn a_map_is_named_by_its_variable_and_the_function_that_sees_it() {
+        let analysis = analysed(200);
+        let suspect = &analysis.suspects[0];
+        assert_eq!(suspect.pattern, Pattern::Map);
+        assert_eq!(suspect.holder.as_deref(), Some("cache"));
+        assert_eq!(suspect.count, 200);
+        assert_eq!(
+            suspect.sentence,
+            "Map held by `cache` in serve, app.js:12: 200 entries of Page, 781 KB, 100 % of the heap; made by Page, app.js:21"
+        );
+        assert_eq!(suspect.path.last().unwrap().node.class_name, "Page");
+    }
+
+    #[test]
+    fn a_small_map_is_no_suspect() {
+        assert_eq!(analysed(10).suspects, []);
+    }
+
+    #[test]
+    fn growth_is_found_by_ids_and_by_signature_alike() {
+        for by in [IdentityMode::NodeIds, IdentityMode::Signatures] {
+            for counts in [&[100, 200][..], &[100, 200, 300]] {
+                let comparison = compared(counts, by);
+                let suspect = &comparison.suspects[0];
+                assert_eq!(suspect.holder.as_deref(), Some("cache"), "{by:?}");
+                let expected: Vec<u64> = counts.iter().map(|&count| count as u64).collect();
+                assert_eq!(suspect.growth.as_ref().unwrap().counts, expected, "{by:?}");
+                assert_eq!(comparison.suspects.len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_stays_the_same_or_shrinks_is_no_suspect() {
+        for by in [IdentityMode::NodeIds, IdentityMode::Signatures] {
+            for counts in [&[200, 200][..], &[300, 200], &[100, 300, 300], &[200, 300, 200]] {
+                assert_eq!(compared(counts, by).suspects, [], "{by:?} {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_finding_is_confirmed_or_refuted_by_the_closures_of_its_line() {
+        let (snapshot, graph) = app(100).open();
+        let verdict = |line: u32, count: u64| {
+            let finding = serde_json::json!({
+                "schema": 1, "kind": "finding", "id": "f1", "sentence": "s",
+                "cause": {"kind": "listeners", "site": {"file": "file://app.js", "line": line}, "count": count},
+                "series": [{"id": "listeners", "points": [[1.0, 2.0]]}],
+            });
+            let files = [("Finding.json".to_owned(), finding)];
+            let analysis = analyse("app", &snapshot, &graph, &request(), &files, &mut |_| {});
+            (analysis.findings[0].verdict, analysis.findings[0].series[0].points.len())
+        };
+        assert_eq!(verdict(12, 1), (crate::report::Verdict::Confirmed, 1));
+        assert_eq!(verdict(12, 1000), (crate::report::Verdict::Refuted, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_comparison_reversed_is_its_mirror(a in 0_usize..60, b in 0_usize..60) {
+            for by in [IdentityMode::NodeIds, IdentityMode::Signatures] {
+                let there = compared(&[a, b], by);
+                let back = compared(&[b, a], by);
+                prop_assert_eq!(there.growth_bytes, -back.growth_bytes);
+                let mut mirrored: Vec<_> = back
+                    .classes
+                    .into_iter()
+                    .map(|row| crate::report::ClassDelta {
+                        count_before: row.count_after,
+                        count_after: row.count_before,
+                        added: row.removed,
+                        removed: row.added,
+                        shallow_delta: -row.shallow_delta,
+                        retained_delta: -row.retained_delta,
+                        ..row
+                    })
+                    .collect();
+                mirrored.sort_by(|x, y| y.shallow_delta.cmp(&x.shallow_delta).then_with(|| x.class_name.cmp(&y.class_name)));
+                prop_assert_eq!(there.classes, mirrored);
+            }
+        }
+    }
+}

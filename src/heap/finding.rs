@@ -110,13 +110,15 @@ fn verdict(
                 .as_deref()
                 .is_some_and(|holder| event.is_empty() || holder.contains(event))
     });
+    let about_listeners = cause.kind.contains("listener");
     let by_site = suspects.iter().find(|suspect| {
-        let sites = suspect.item_sites.iter().map(|counted| &counted.site).chain(&suspect.site);
-        site.is_some_and(|site| {
-            sites
-                .into_iter()
-                .any(|each| same_file(&each.file, &site.file) && each.line == site.line)
-        })
+        // Memory may be held by the line that was named; listeners must come from it.
+        let holder = suspect.site.as_ref().filter(|_| !about_listeners);
+        let sites = suspect.item_sites.iter().map(|counted| &counted.site).chain(holder);
+        let mut sites = sites.filter(|each| {
+            site.is_some_and(|site| same_file(&each.file, &site.file) && each.line == site.line)
+        });
+        sites.next().is_some() && (!about_listeners || enough(suspect.count))
     });
     if let Some(suspect) = by_event.or(by_site) {
         let rank = suspect.rank;
@@ -125,7 +127,7 @@ fn verdict(
             format!("the finding's cause is suspect {rank}: {}", suspect.sentence),
         );
     }
-    if cause.kind.contains("listener") && counted.is_some() {
+    if about_listeners && counted.is_some() {
         let counted = grouped(counted.unwrap_or(0));
         let sentence = if place.is_empty() {
             format!(

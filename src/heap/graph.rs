@@ -71,15 +71,15 @@ struct Ephemeron {
 impl Graph {
     /// Computes everything.
     pub fn new(snapshot: &Snapshot, parallelism: Parallelism) -> Self {
+        if snapshot.node_count() == 0 {
+            return Self::empty();
+        }
         let names = Names::of(snapshot);
         let essential = essential_edges(snapshot, &names);
         let columns = &snapshot.columns;
         let root = columns.root.0;
         let flow =
             Flow { first: &columns.first_edge, target: &columns.edge_to, essential: &essential };
-        if snapshot.node_count() == 0 {
-            return Self::empty(essential);
-        }
         let retainers = flow.retainers();
         let preorder = Preorder::new(flow, &retainers.first, root);
         let sizes_and_distances = || (shallow_sizes(snapshot, &names), distances(snapshot, &names));
@@ -102,9 +102,9 @@ impl Graph {
         Self { essential, retainers, dominator, order, unreachable, shallow, retained, distance }
     }
 
-    fn empty(essential: Bits) -> Self {
+    fn empty() -> Self {
         Self {
-            essential,
+            essential: Bits::default(),
             retainers: Retainers { first: vec![0], source: Vec::new() },
             dominator: Vec::new(),
             order: Vec::new(),

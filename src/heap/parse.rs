@@ -566,3 +566,123 @@ impl Reciprocal {
         (dividend < 1 << 48 && quotient * self.divisor == dividend).then_some(quotient)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::drawing::Drawing;
+    use super::*;
+    use crate::heap::analysis::exercise;
+
+    fn drawing() -> String {
+        let mut heap = Drawing::new();
+        let global = heap.node(NodeKind::Object, "global", 16);
+        let closure = heap.node(NodeKind::Closure, "f", 32);
+        let text = heap.node(NodeKind::String, "a \"quoted\" text", 24);
+        heap.edge(0, EdgeKind::Shortcut, "global", global);
+        heap.edge(global, EdgeKind::Property, "f", closure);
+        heap.edge(closure, EdgeKind::Element, "3", text);
+        heap.location(closure, 7, 11, 2);
+        heap.json()
+    }
+
+    #[test]
+    fn every_section_is_read() {
+        let text = drawing();
+        let columns = parse(text.as_bytes(), u64::MAX).unwrap();
+        assert_eq!(columns.completeness, Completeness::Complete);
+        assert_eq!(columns.node_kind.len(), 4);
+        assert_eq!(columns.first_edge, [0, 1, 2, 3, 3]);
+        assert_eq!(columns.edge_to, [1, 2, 3]);
+        assert_eq!(columns.edge_kind[2], EdgeKind::Element);
+        assert_eq!(columns.edge_name[2], 3);
+        assert_eq!((columns.locations[0].line, columns.locations[0].column), (11, 2));
+        let range = columns.strings_range;
+        assert!(text[range].starts_with("\"\",\"global\""));
+    }
+
+    #[test]
+    fn a_text_cut_anywhere_gives_what_it_held_and_says_where_it_ends() {
+        let text = drawing();
+        let whole = parse(text.as_bytes(), u64::MAX).unwrap();
+        let nodes_at = text.find("\"nodes\"").unwrap();
+        for cut in 0..text.trim_end().len() {
+            match parse(&text.as_bytes()[..cut], u64::MAX) {
+                Ok(columns) => {
+                    let offset = cut as u64;
+                    assert!(
+                        matches!(columns.completeness, Completeness::Truncated { offset: at, .. } if at == offset)
+                    );
+                    assert!(whole.edge_to.starts_with(&columns.edge_to), "cut at {cut}");
+                    assert!(whole.node_id.starts_with(&columns.node_id), "cut at {cut}");
+                    assert_eq!(columns.first_edge.len(), columns.node_kind.len() + 1);
+                }
+                Err(Error::Empty { offset }) => assert!(offset <= nodes_at as u64),
+                Err(error) => panic!("cut at {cut}: {error}"),
+            }
+            exercise(&text.as_bytes()[..cut]);
+        }
+    }
+
+    #[test]
+    fn a_break_of_the_format_is_told_with_its_offset() {
+        let text = drawing();
+        for (from, to, expected) in [
+            ("\"edges\":[5", "\"edges\":[9", "an edge of a known type number"),
+            ("1,6", "1,7", "an edge to a node of this file"),
+            ("1,6", "1,600", "an edge to a node of this file"),
+            ("\"edge_count\":3", "\"edge_count\":4", "edges in the header"),
+            ("\"node_count\":4", "\"node_count\":3", "no more than the 3 nodes"),
+            ("\"self_size\"", "\"other\"", "a field \"self_size\""),
+        ] {
+            let broken = text.replacen(from, to, 1);
+            assert_ne!(broken, text, "{from}");
+            let error = parse(broken.as_bytes(), u64::MAX).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("at byte"), "{from}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_reserves_no_more_than_the_text_could_hold() {
+        let text = drawing().replace("\"node_count\":4", "\"node_count\":4000000000");
+        let error = parse(text.as_bytes(), 1 << 20).unwrap_err().to_string();
+        assert!(error.contains("4000000000 nodes"), "{error}");
+    }
+
+    #[test]
+    fn unknown_sections_fields_and_types_are_skipped() {
+        let text = drawing()
+            .replace("\"nodes\":", "\"news\":{\"a\":[1,{\"b\":\"]\"}]},\"nodes\":")
+            .replace("\"closure\"", "\"lambda\"");
+        let columns = parse(text.as_bytes(), u64::MAX).unwrap();
+        assert_eq!(columns.node_kind[2], NodeKind::Other);
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_text_never_panics(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+            let mut text = drawing().into_bytes();
+            for (index, byte) in changes {
+                let at = index.index(text.len());
+                text[at] = byte;
+            }
+            exercise(&text);
+        }
+
+        #[test]
+        fn a_changed_number_never_panics(at in any::<prop::sample::Index>(), digits in "[0-9]{1,12}") {
+            let text = drawing();
+            let places: Vec<usize> = text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
+            let place = places[at.index(places.len())];
+            let changed = format!("{}{digits}{}", &text[..place], &text[place + 1..]);
+            exercise(changed.as_bytes());
+        }
+
+        #[test]
+        fn division_by_multiplication_is_division(dividend in 0_u64..1 << 48, divisor in 1_u64..=MAX_FIELDS as u64) {
+            let expected = (dividend % divisor == 0).then_some(dividend / divisor);
+            prop_assert_eq!(Reciprocal::new(divisor).exactly(dividend), expected);
+        }
+    }
+}

@@ -57,6 +57,11 @@ impl Page {
         self.summary(&analysis.snapshot);
         self.notes(&analysis.notes);
         self.findings(&analysis.findings);
+        if analysis.class_count == 0 {
+            // Nothing but sizes is known of such a file.
+            self.kinds(&analysis.snapshot);
+            return;
+        }
         self.suspects(
             &analysis.suspects,
             "Nothing stands out: no collection holds an unusual share of the heap.",
@@ -156,6 +161,15 @@ impl Page {
                 grouped(truncated.offset),
                 truncated.section
             ));
+        }
+    }
+
+    fn kinds(&mut self, snapshot: &SnapshotSummary) {
+        self.heading("Kinds of memory");
+        self.line("    shallow       count  type");
+        for kind in &snapshot.kinds {
+            let (shallow, count) = (bytes(kind.shallow_bytes), grouped(kind.count));
+            self.line(&format!("{shallow:>11}{count:>12}  {}", kind.node_type));
         }
     }
 
