@@ -9,15 +9,22 @@ const { EventEmitter } = require('node:events');
 const zlib = require('node:zlib');
 
 const count = Number(process.argv[3] ?? 2000);
+/** @type {Record<string, any>} */
 const kept = {};
 
 class Customer {
+  /** @param {number} index */
   constructor(index) {
     this.name = `customer ${index}`;
+    /** @type {Order[]} */
     this.orders = [];
   }
 }
 class Order {
+  /**
+   * @param {Customer} customer
+   * @param {number} index
+   */
   constructor(customer, index) {
     this.customer = customer;
     this.total = index * 1.25;
@@ -58,7 +65,9 @@ for (let index = 0; index < count / 4; index++) {
 }
 
 // A closure chain and a linked list: deep dominator trees.
+/** @type {() => unknown} */
 let chain = () => 0;
+/** @type {unknown} */
 let list = null;
 for (let index = 0; index < count; index++) {
   const previous = chain;
@@ -87,14 +96,19 @@ for (let index = 0; index < 50; index++) {
 kept.text = [];
 const base = 'x'.repeat(3000);
 for (let index = 0; index < 300; index++) {
-  kept.text.push(base.slice(index, index + 200), `${base}${index}`, `"quoted\\ \u00e9 \u{1f600} \u0000 ${index}`);
+  kept.text.push(
+    base.slice(index, index + 200),
+    `${base}${index}`,
+    `"quoted\\ \u00e9 \u{1f600} \u0000 ${index}`,
+  );
 }
 kept.bigints = Array.from({ length: 50 }, (_, index) => 2n ** BigInt(100 + index));
 kept.symbols = Array.from({ length: 50 }, (_, index) => Symbol(`symbol ${index}`));
 kept.regexps = Array.from({ length: 50 }, (_, index) => new RegExp(`a${index}+b`));
 kept.proxies = Array.from({ length: 20 }, (_, index) => new Proxy({ index }, {}));
 kept.dictionary = {};
-for (let index = 0; index < count; index++) kept.dictionary[`key ${(index * 7919) % 100003}`] = { index };
+for (let index = 0; index < count; index++)
+  kept.dictionary[`key ${(index * 7919) % 100003}`] = { index };
 kept.accessors = {
   get big() {
     return kept;
@@ -118,6 +132,7 @@ kept.registry = new FinalizationRegistry(() => {});
 kept.registry.register({}, 'gone');
 const timer = setTimeout(() => kept, 1e6);
 
+// @ts-expect-error a name of its own, to keep all of it alive
 global.specimen = kept;
 
 const worker = new Worker(

@@ -238,6 +238,17 @@ impl Way<'_> {
         }
     }
 
+    /// Node 20 makes signals whose class is EventTarget: there the controller above tells, or a field of signals.
+    fn is_abort_signal(&self, at: usize) -> bool {
+        let snapshot = self.labels.snapshot;
+        let above = at.checked_sub(1).map(|at| self.name(at)).unwrap_or_default();
+        let mut fields =
+            snapshot.edges(self.path[at].node).filter_map(|edge| snapshot.edge_name(edge));
+        self.name(at) == "AbortSignal"
+            || above == "AbortController"
+            || fields.any(|name| snapshot.raw(name) == b"<symbol kAborted>")
+    }
+
     fn pattern(&self, owner: usize, chain: bool) -> Pattern {
         let snapshot = self.labels.snapshot;
         let item_kind = snapshot.kind(self.item);
@@ -251,8 +262,7 @@ impl Way<'_> {
         let symbol_events = (owner.saturating_sub(3)..self.path.len())
             .find(|&at| self.edge(at).is_some_and(|(_, name)| name == "<symbol kEvents>"));
         if let Some(at) = symbol_events {
-            let target = at.checked_sub(1).map(|at| self.name(at)).unwrap_or_default();
-            return if target == "AbortSignal" {
+            return if at.checked_sub(1).is_some_and(|at| self.is_abort_signal(at)) {
                 Pattern::AbortSignalListeners
             } else {
                 Pattern::EventTargetListeners

@@ -51,7 +51,7 @@ pub fn suspects(labels: &Labels<'_>, graph: &Graph, shapes: &Shapes, most: usize
         .iter()
         .filter(|(_, group)| {
             group.retained_bytes >= smallest
-                && fans_out(shapes, group)
+                && fans_out(shapes, graph, group)
                 && is_user_item(labels, group.example)
         })
         .map(|(index, _)| index)
@@ -235,9 +235,13 @@ pub fn bytes(value: u64) -> String {
 }
 
 /// True when the nodes of a group are many for each node above them, or form a chain.
-pub fn fans_out(shapes: &Shapes, group: &Group) -> bool {
+///
+/// A group of which one node retains the greater part is no pile but one large object among small ones.
+pub fn fans_out(shapes: &Shapes, graph: &Graph, group: &Group) -> bool {
     let above = shapes.group(group.parent);
-    group.count >= MIN_ITEMS && (group.count >= MIN_FAN * above.heads.max(1) || is_chain(group))
+    let fan = group.count >= MIN_FAN * above.heads.max(1)
+        && graph.retained(group.example) <= group.retained_bytes / 2;
+    group.count >= MIN_ITEMS && (fan || is_chain(group))
 }
 
 /// True when most of a group's nodes are links of long runs.
