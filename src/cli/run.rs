@@ -1,0 +1,277 @@
+//! What all verbs share: exit codes, progress, opening a snapshot within the memory there is, writing a report.
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+
+use super::memory;
+use crate::heap::analysis::{Request, has_graph};
+use crate::heap::graph::{Graph, Parallelism};
+use crate::heap::snapshot::{OpenOptions, Snapshot};
+use crate::heap::suspects::bytes;
+use crate::heap::{Error, NodeOrdinal};
+use crate::report::json::Json;
+use crate::report::text::Text;
+use crate::report::{Output, Report};
+
+/// Share of the available memory that may be used: what is read of it is a moment old.
+const USABLE_SHARE: f64 = 0.9;
+/// Rows of each table unless `--top` says otherwise.
+const DEFAULT_TOP: usize = 20;
+/// Suspects that are told.
+const SUSPECTS: usize = 10;
+
+/// How a command line ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// As asked.
+    Done,
+    /// A `--fail-on-…` flag applied.
+    FailOn,
+    /// Wrong usage or bad input.
+    Usage,
+    /// Refused for lack of memory or disk.
+    Refused,
+}
+
+impl Exit {
+    /// The process' exit code.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Done => 0,
+            Self::FailOn => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+        }
+    }
+}
+
+/// Why a verb could not do its work.
+#[derive(Debug)]
+pub enum Failure {
+    /// A file could not be read as a snapshot.
+    Input(PathBuf, Error),
+    /// A file could not be written.
+    Output(PathBuf, std::io::Error),
+    /// An argument makes no sense.
+    Argument(String),
+    /// The work would not fit.
+    Memory {
+        /// The file.
+        file: PathBuf,
+        /// Bytes it takes.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(_, error @ Error::Io { .. }) => write!(f, "{error}"),
+            Self::Input(file, error) => write!(f, "{}: {error}", file.display()),
+            Self::Output(file, error) => write!(f, "{}: {error}", file.display()),
+            Self::Argument(message) => f.write_str(message),
+            Self::Memory { file, needed, available } => write!(
+                f,
+                "refused: {} takes about {} of memory, and {} are available; close something, or use --memory to allow it",
+                file.display(),
+                bytes(*needed),
+                bytes(*available)
+            ),
+        }
+    }
+}
+
+/// One run of the command line: where it writes, and whether a person watches.
+pub struct Session<'a> {
+    /// Reports go here.
+    pub stdout: &'a mut dyn Write,
+    stderr: &'a mut dyn Write,
+    watched: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Progress is shown when the process' stderr is a terminal.
+    pub fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write) -> Self {
+        Self { stdout, stderr, watched: std::io::stderr().is_terminal() }
+    }
+
+    /// Shows what is going on, on a terminal only.
+    pub fn progress(&mut self, what: &str) {
+        if self.watched {
+            let _ = write!(self.stderr, "\r\x1b[K{what} ...");
+            let _ = self.stderr.flush();
+        }
+    }
+
+    /// Takes the progress line away.
+    pub fn progress_over(&mut self) {
+        if self.watched {
+            let _ = write!(self.stderr, "\r\x1b[K");
+            let _ = self.stderr.flush();
+        }
+    }
+
+    /// One line for whoever reads stderr.
+    pub fn say(&mut self, line: &str) {
+        self.progress_over();
+        let _ = writeln!(self.stderr, "leakguard: {line}");
+    }
+
+    /// Tells a failure and gives its exit code.
+    pub fn fail(&mut self, failure: &Failure) -> Exit {
+        self.say(&failure.to_string());
+        match failure {
+            Failure::Memory { .. } | Failure::Input(_, Error::TooLarge { .. }) => Exit::Refused,
+            _ => Exit::Usage,
+        }
+    }
+
+    /// Opens a snapshot and computes its graph, after saying what it takes and whether that is there.
+    ///
+    /// # Errors
+    /// [`Failure::Memory`] when it does not fit, [`Failure::Input`] when it cannot be read.
+    pub fn open(
+        &mut self,
+        file: &Path,
+        matches: &ArgMatches,
+        parallelism: Parallelism,
+    ) -> Result<(Snapshot, Graph), Failure> {
+        let input = |error| Failure::Input(file.to_path_buf(), error);
+        let needed = memory::predicted(file).map_err(input)?;
+        let available = allowed(matches);
+        if self.watched {
+            let of = available
+                .map(|available| format!(" of {} available", bytes(available)))
+                .unwrap_or_default();
+            self.say(&format!("{} takes about {} of memory{of}", file.display(), bytes(needed)));
+        }
+        if let Some(available) = available.filter(|&available| needed > available) {
+            return Err(Failure::Memory { file: file.to_path_buf(), needed, available });
+        }
+        self.progress(&format!("reading {}", file.display()));
+        let options = OpenOptions { allowed_bytes: available.unwrap_or(u64::MAX) };
+        let mut snapshot = Snapshot::open(file, options).map_err(input)?;
+        snapshot.drop_parsed_text();
+        self.progress("computing dominators, sizes and distances");
+        let graph = Graph::new(&snapshot, parallelism);
+        self.progress_over();
+        Ok((snapshot, graph))
+    }
+
+    /// Writes the report as `--json` or as text.
+    ///
+    /// # Errors
+    /// When stdout takes no more.
+    pub fn report(&mut self, matches: &ArgMatches, report: &Report) -> Result<(), Failure> {
+        self.progress_over();
+        let output: &dyn Output = if matches.get_flag("json") { &Json } else { &Text };
+        let written = output.write(report, self.stdout).and_then(|()| self.stdout.flush());
+        written.or_else(|error| match error.kind() {
+            // `leakguard … | head` is no failure.
+            std::io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(Failure::Output(PathBuf::from("stdout"), error)),
+        })
+    }
+}
+
+/// What may be used: `--memory`, else the greater part of what is available.
+fn allowed(matches: &ArgMatches) -> Option<u64> {
+    let given = matches.get_one::<u64>("memory").copied();
+    given.or_else(|| memory::available().map(|available| (available as f64 * USABLE_SHARE) as u64))
+}
+
+/// `--json`, `--top`, `--memory`.
+pub fn report_args() -> [Arg; 3] {
+    [
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Write JSON (schema: docs/SNAPSHOT-JSON.md)"),
+        Arg::new("top")
+            .long("top")
+            .value_name("N")
+            .value_parser(value_parser!(usize))
+            .help("Rows of each table, default 20"),
+        memory_arg(),
+    ]
+}
+
+/// `--memory`.
+pub fn memory_arg() -> Arg {
+    Arg::new("memory").long("memory").value_name("SIZE").value_parser(parse_size).help(
+        "Memory that may be used, like 4GB; default is what the machine or container has left",
+    )
+}
+
+/// What to put into a report, by the arguments all reports share.
+pub fn request(matches: &ArgMatches) -> Request {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Request {
+        top: matches.get_one::<usize>("top").copied().unwrap_or(DEFAULT_TOP),
+        suspects: SUSPECTS,
+        paths: Vec::new(),
+        classes: Vec::new(),
+        parallelism: if processors > 1 { Parallelism::Two } else { Parallelism::Single },
+    }
+}
+
+/// A size like `64MB`: `B KB MB GB`, powers of 1024.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let expected = || format!("expected a size like 64MB, got {text:?}");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| expected())?;
+    let factor = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1_u64,
+        "KB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return Err(expected()),
+    };
+    Ok((number * factor as f64) as u64)
+}
+
+/// Writes distance, dominator, retained and shallow size of every node: a little-endian u32 count, then the columns as
+/// i32, u32, f64 and f64.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_columns(file: &Path, snapshot: &Snapshot, graph: &Graph) -> std::io::Result<()> {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file)?);
+    let nodes = if has_graph(snapshot) { snapshot.node_count() } else { 0 };
+    out.write_all(&(nodes as u32).to_le_bytes())?;
+    let all = || (0..nodes as u32).map(NodeOrdinal);
+    for node in all() {
+        out.write_all(&graph.distance[node.at()].to_le_bytes())?;
+    }
+    for node in all() {
+        out.write_all(&graph.dominator(node).0.to_le_bytes())?;
+    }
+    for node in all() {
+        out.write_all(&(graph.retained(node) as f64).to_le_bytes())?;
+    }
+    for node in all() {
+        out.write_all(&(graph.shallow(node) as f64).to_le_bytes())?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        assert_eq!(parse_size("64MB"), Ok(64 << 20));
+        assert_eq!(parse_size("1.5kb"), Ok(1536));
+        assert_eq!(parse_size("7"), Ok(7));
+        for wrong in ["", "MB", "5 parsecs", "-1MB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}
