@@ -601,6 +601,15 @@ impl Sampler {
             Reading::LiveHeap(reading) => {
                 let cost_ms = self.reading_cost(id, at);
                 self.pipeline.on_live_heap(id, at, reading, cost_ms);
+                self.isolates.say(
+                    LogLevel::Debug,
+                    &format!(
+                        "isolate {}: live heap {}, last stop {:.0} ms",
+                        id.0,
+                        Bytes(reading.bytes as u64),
+                        reading.pause_ms
+                    ),
+                );
                 if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
                     guarded.lost_in_a_row = 0;
                     // Buffers are judged by what is left after a GC too.
