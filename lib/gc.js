@@ -23,10 +23,16 @@ function obtainGc() {
   /** @type {(() => void) | null} */
   let gc = null;
   try {
-    v8.setFlagsFromString('--expose-gc');
-    const found = require('node:vm').runInNewContext('gc');
-    // Otherwise every context that the app makes from now on would have a global `gc`.
-    v8.setFlagsFromString('--no-expose-gc');
+    const script = 'typeof gc === "function" ? gc : null';
+    const { runInNewContext } = require('node:vm');
+    // An app started with --expose-gc has it in every context, and keeps it.
+    let found = runInNewContext(script);
+    if (found === null) {
+      v8.setFlagsFromString('--expose-gc');
+      found = runInNewContext(script);
+      // Otherwise every context that the app makes from now on would have a global `gc`.
+      v8.setFlagsFromString('--no-expose-gc');
+    }
     if (typeof found === 'function') gc = found;
   } catch {
     // Node's permission model or a frozen flag list: the native thread goes on without.
