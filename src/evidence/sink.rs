@@ -321,6 +321,7 @@ fn start(
     let flag = Arc::clone(&discard);
     let thread =
         std::thread::Builder::new().name("leakguard-sink".to_owned()).spawn(move || {
+            let _own = own::thread();
             let outcome = run(&flag);
             // Nobody waits for it any more: the guard was stopped.
             let _ = report.send(outcome);
