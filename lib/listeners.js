@@ -50,6 +50,7 @@ const watched = new Set();
 const ignored = new WeakSet();
 
 let nextKey = 1;
+let reported = false;
 let active = false;
 let stackSecond = 0;
 let stacks = 0;
@@ -365,7 +366,9 @@ function countPublic(target, type) {
 /** Reports the lists with most listeners. @param {any} native the native guard */
 function report(native) {
   findWatched();
-  if (entries.size === 0) return;
+  // The last of them gone is news too.
+  if (entries.size === 0 && !reported) return;
+  reported = entries.size > 0;
   /** @type {Entry[]} */
   const alive = [];
   for (const entry of entries.values()) {

@@ -18,6 +18,9 @@ use crate::trigger::{Confirmed, Decision, Phase, Source, Trigger};
 /// Emitters kept with a history of their own, per isolate: those with most listeners. 60 x 4 KB.
 pub const MAX_EMITTERS: usize = 60;
 
+/// Rows of a listener report that has room for no more: `MAX_ROWS` of lib/listeners.js.
+const LISTENER_ROWS: usize = 48;
+
 /// Points of a series that go into a finding.
 const POINTS: usize = 60;
 
@@ -431,8 +434,10 @@ impl Pipeline {
             }
             emitter.line.per_minute = per_minute(&emitter.tracked.series);
         }
-        // An emitter that the report no longer names was collected, or others have more listeners.
-        isolate.emitters.retain(|_, emitter| at.0 < emitter.seen.0 + 60_000);
+        // An emitter that a whole report no longer names was collected or is no longer watched; from a full one
+        // it may be missing because others have more listeners just now.
+        let patience_ms = if counts.len() < LISTENER_ROWS { 0 } else { 60_000 };
+        isolate.emitters.retain(|_, emitter| at.0 <= emitter.seen.0 + patience_ms);
     }
 
     /// A snapshot in this process has ended: it leaves resident memory behind that is not the app's.
