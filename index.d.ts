@@ -294,6 +294,8 @@ declare namespace leakguard {
     state: 'off' | 'starting' | 'warm-up' | 'armed' | 'collecting' | 'stopped' | 'failed';
     failure: string | null;
     uptimeMs: number;
+    /** Age of the newest sample: the native thread takes one an interval. */
+    sampleAgeMs: number;
     pid: number;
     node: string;
     settings: Record<string, Setting>;

@@ -162,6 +162,7 @@ class Leakguard extends EventEmitter {
       state,
       failure: this.#problem,
       uptimeMs: 0,
+      sampleAgeMs: 0,
       pid: process.pid,
       node: process.version,
       settings: {},
