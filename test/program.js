@@ -7,7 +7,7 @@
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
-const { spawn } = require('node:child_process');
+const { execFileSync, spawn } = require('node:child_process');
 
 const ROOT = path.join(__dirname, '..');
 const REGISTER = path.join(ROOT, 'register.js');
@@ -137,6 +137,30 @@ async function ask(t, source, program) {
 }
 
 /**
+ * Runs a line of shell as root: directly, or by sudo where that asks for no password.
+ *
+ * @param {string} line
+ * @throws if neither is possible, or the line fails
+ */
+function asRoot(line) {
+  const shell = ['sh', '-ec', line];
+  const [command, ...args] = process.getuid?.() === 0 ? shell : ['sudo', '-n', ...shell];
+  return execFileSync(command, args, { encoding: 'utf8', stdio: 'pipe' });
+}
+
+/**
+ * Why a test that needs root cannot run here. In CI that is a failure and no reason.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {string} what
+ * @param {unknown} error
+ */
+function skipWithoutRoot(t, what, error) {
+  if (process.env.CI !== undefined) throw error;
+  t.skip(`${what}: ${error instanceof Error ? error.message.trim().split('\n').at(-1) : error}`);
+}
+
+/**
  * Files of the evidence directory, by the beginning and the end of their names, oldest first.
  *
  * @param {string} dir
@@ -181,9 +205,11 @@ module.exports = {
   REGISTER,
   ROOT,
   ask,
+  asRoot,
   copyPackage,
   files,
   parseSnapshot,
   run,
+  skipWithoutRoot,
   temporary,
 };

@@ -1,0 +1,118 @@
+'use strict';
+
+// A container with little memory: an app with 64 MB of live heap leaks in a memory cgroup until the guard speaks.
+// It is alive afterwards, the finding is complete, and its snapshot is whole or was refused with its numbers.
+
+const assert = require('node:assert/strict');
+const fs = require('node:fs');
+const http = require('node:http');
+const path = require('node:path');
+const { describe, test } = require('node:test');
+const { startApp } = require('./harness.js');
+const { asRoot, parseSnapshot, skipWithoutRoot, temporary } = require('./program.js');
+
+const MB = 1024 * 1024;
+const LIVE_MB = 64;
+const FINDING_DEADLINE_MS = 150_000;
+
+/** Holds 64 MB of small objects, and leaks some 15 MB a minute from then on. */
+const APP = `
+  const { MB, records, serve } = require(${JSON.stringify(path.join(__dirname, 'apps', 'frame.js'))});
+  globalThis.catalogue = records(${LIVE_MB} * MB);
+  const seen = [];
+  setInterval(() => seen.push(records(MB / 8)), 500);
+  serve((request, response) => response.end('here'));`;
+
+/**
+ * A memory cgroup of either version, and a stand-in for node that runs inside it.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {number} bytes
+ * @returns {{ node: string, kills: () => number } | null}
+ */
+function container(t, bytes) {
+  const v1 = fs.existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
+  const group = path.join(
+    v1 ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup',
+    `leakguard-test-${process.pid}-${bytes}`,
+  );
+  try {
+    const limit = v1 ? 'memory.limit_in_bytes' : 'memory.max';
+    const enable = v1 ? '' : 'echo +memory > /sys/fs/cgroup/cgroup.subtree_control;';
+    asRoot(`${enable} mkdir ${group}; echo ${bytes} > ${group}/${limit}`);
+  } catch (error) {
+    skipWithoutRoot(t, 'no memory cgroup can be made here', error);
+    return null;
+  }
+  t.after(() => asRoot(`rmdir ${group}`));
+  const node = path.join(temporary(t), 'node');
+  const sudo = process.getuid?.() === 0 ? '' : 'sudo -n ';
+  const join = `${sudo}sh -c "echo $$ > ${group}/cgroup.procs"`;
+  fs.writeFileSync(node, `#!/bin/sh -e\n${join}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
+  const kills = () => {
+    const events = fs.readFileSync(
+      path.join(group, v1 ? 'memory.oom_control' : 'memory.events'),
+      'utf8',
+    );
+    return Number(events.match(/^oom_kill (\d+)$/m)?.[1] ?? 0);
+  };
+  return { node, kills };
+}
+
+/** @param {number} port @returns {Promise<string>} */
+function get(port) {
+  return new Promise((resolve, reject) => {
+    http
+      .get({ port, host: '127.0.0.1', timeout: 30_000, agent: false }, (response) => {
+        response.setEncoding('utf8').once('data', resolve);
+      })
+      .once('error', reject);
+  });
+}
+
+describe('in a container', { concurrency: 2 }, () => {
+  for (const megabytes of [256, 384]) {
+    test(`${LIVE_MB} MB of live heap in ${megabytes} MB, leaking until the guard speaks: the app lives on`, async (t) => {
+      const group = container(t, megabytes * MB);
+      if (group === null) return;
+      const script = path.join(temporary(t), 'app.js');
+      fs.writeFileSync(script, APP);
+      const app = await startApp(script, {
+        node: group.node,
+        env: { LEAKGUARD_SNAPSHOT: 'auto', LEAKGUARD_GC_SHARE: '5%' },
+      });
+      try {
+        const finding = await app.waitForFinding(FINDING_DEADLINE_MS, ({ evidence }) =>
+          evidence.some(({ kind, state }) => kind === 'snapshot' && state !== 'pending'),
+        );
+        assert.equal(await get(app.port), 'here');
+        assert.equal(app.exited, null);
+        assert.equal(group.kills(), 0);
+
+        const whole = /** @type {any} */ (finding);
+        assert.equal(whole.series[0].id, 'live_heap');
+        assert.equal(whole.limits.containerLimitBytes, megabytes * MB);
+        assert.equal(whole.timeToLimit.bytes <= megabytes * MB, true);
+        assert.ok(whole.context.live_heap > LIVE_MB * MB * 0.8);
+        assert.match(whole.sentence, /live heap/);
+        const snapshot = whole.evidence.find((/** @type {any} */ step) => step.kind === 'snapshot');
+        if (snapshot.state === 'written') {
+          parseSnapshot(path.join(app.dir, snapshot.file));
+        } else {
+          assert.equal(snapshot.state, 'refused', snapshot.sentence);
+          assert.equal(snapshot.reason, 'memory', snapshot.sentence);
+          const { needed, available, sufficient } = snapshot.numbers;
+          assert.ok(needed > available && sufficient > megabytes * MB, JSON.stringify(snapshot));
+          assert.match(snapshot.sentence, /\d/);
+        }
+        for (const name of fs.readdirSync(app.dir)) {
+          if (!/^(leakguard\.lock|\.gitignore)$/.test(name))
+            assert.notEqual(fs.statSync(path.join(app.dir, name)).size, 0, name);
+          assert.doesNotMatch(name, /\.part$/);
+        }
+      } finally {
+        await app.stop();
+      }
+    });
+  }
+});

@@ -1,0 +1,104 @@
+'use strict';
+
+// The ways of knowing the live heap, each switched off in turn: status says which is in use and why, readings
+// still arrive where they can, and V8's flags are as the app had them.
+
+const assert = require('node:assert/strict');
+const { test } = require('node:test');
+const { ask } = require('./program.js');
+
+const READS = `
+  const leakguard = require(process.env.GUARD);
+  const vm = require('node:vm');
+  const alive = setInterval(() => { globalThis.garbage = Array.from({ length: 5000 }, (_, i) => ({ i })); }, 5);
+  (async () => {
+    const enough = Number(process.env.READINGS);
+    const status = await until(() => {
+      const status = leakguard.status();
+      return status.liveHeap?.readings >= enough && (enough === 0 ? status.process.series.rss : status.liveHeap.lastBytes) && status;
+    });
+    clearInterval(alive);
+    process.stdout.write(JSON.stringify({
+      liveHeap: status.liveHeap,
+      gc: typeof globalThis.gc,
+      contextGc: vm.runInNewContext('typeof gc'),
+      used: require('node:v8').getHeapStatistics().used_heap_size,
+      state: status.state,
+    }));
+  })();`;
+
+/** @type {[string, string, RegExp, number][]} */
+const WAYS = [
+  ['none', 'pressure', /without a pause; seen by V8's GC callback$/, 3],
+  [
+    'epilogue',
+    'pressure',
+    /seen by a PerformanceObserver during the reading \(LEAKGUARD_WITHOUT names it\)$/,
+    3,
+  ],
+  [
+    'pressure',
+    'forced',
+    /^gc\(\) is forced within LEAKGUARD_MAX_GC_PAUSE.*seen by V8's GC callback$/,
+    3,
+  ],
+  ['pressure,epilogue', 'forced', /^gc\(\) is forced/, 3],
+  // Natural major GCs of this much garbage come within seconds, and V8's callback sees them.
+  ['gc,pressure', 'natural', /only those that V8 makes by itself; seen by V8's GC callback$/, 0],
+  [
+    'pressure,epilogue,gc',
+    'natural',
+    /only those that V8 makes by itself; natural ones are not seen/,
+    0,
+  ],
+];
+for (const [without, way, why, readings] of WAYS) {
+  test(`without ${without} the live heap is known by the way "${way}", and status says why`, async (t) => {
+    const { report, stderr } = await ask(t, READS, {
+      env: { LEAKGUARD_WITHOUT: without, READINGS: String(readings), LEAKGUARD_GC_SHARE: '20%' },
+    });
+    assert.equal(report.liveHeap.way, way);
+    assert.match(report.liveHeap.why, why);
+    if (readings > 0) {
+      assert.ok(report.liveHeap.lastBytes > 1e6 && report.liveHeap.lastBytes < report.used * 3);
+      assert.ok(report.liveHeap.lastAgeMs >= 0);
+    }
+    assert.equal(report.gc, 'undefined');
+    assert.equal(report.contextGc, 'undefined');
+    assert.equal(stderr, '');
+  });
+}
+
+test('natural major GCs count as readings where they can be seen', async (t) => {
+  const source = READS.replace('Number(process.env.READINGS)', '1').replace(
+    'const alive',
+    'globalThis.kept = []; const grow = setInterval(() => { if (kept.push(new Array(20000).fill(0.5)) > 400) kept.length = 0; }, 2); grow.unref(); const alive',
+  );
+  const { report } = await ask(t, source, {
+    env: { LEAKGUARD_WITHOUT: 'gc,pressure' },
+    execArgv: ['--max-old-space-size=64'],
+  });
+  assert.equal(report.liveHeap.way, 'natural');
+  assert.ok(report.liveHeap.readings >= 1);
+});
+
+test('an app that asked for gc keeps it, in new contexts too', async (t) => {
+  const { report } = await ask(t, READS, {
+    env: { LEAKGUARD_WITHOUT: 'pressure', READINGS: '2', LEAKGUARD_GC_SHARE: '20%' },
+    execArgv: ['--expose-gc'],
+  });
+  assert.equal(report.gc, 'function');
+  assert.equal(report.contextGc, 'function');
+});
+
+test('a reading that would stop the loop for too long is not forced, and status says so', async (t) => {
+  const source = `
+    const leakguard = require(process.env.GUARD);
+    globalThis.kept = Array.from({ length: 2e6 }, (_, i) => ({ i }));
+    until(() => /LEAKGUARD_MAX_GC_PAUSE$/.test(leakguard.status().liveHeap?.waiting))
+      .then(() => process.stdout.write(JSON.stringify(leakguard.status().liveHeap)));`;
+  const { report } = await ask(t, source, {
+    env: { LEAKGUARD_WITHOUT: 'pressure', LEAKGUARD_MAX_GC_PAUSE: '1ms' },
+  });
+  assert.match(report.waiting, /would stop the loop for \d+ ms/);
+});
