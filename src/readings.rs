@@ -31,9 +31,10 @@ const MIN_GAP_MS: u64 = 2_000;
 /// A reading that has not ended after this is given up (the loop is blocked, or V8 did not finish).
 const GIVE_UP_MS: u64 = 20_000;
 
-/// How long readings rest after one stopped the loop for longer than allowed, times the number of such
-/// stops in a row.
-const REST_MS: u64 = 300_000;
+/// How long readings rest after one stopped the loop for longer than allowed. It doubles with each such stop
+/// in a row, up to the longest: a single one may be a busy machine's.
+const REST_MS: u64 = 30_000;
+const LONGEST_REST_MS: u64 = 30 * 60_000;
 
 /// How the live heap is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +166,10 @@ impl ReadingPlan {
         let live_mb =
             situation.live_bytes.unwrap_or(situation.heap_used_bytes).max(0.0) / 1_048_576.0;
         let predicted_ms = self.predicted_pause_ms(live_mb);
-        if predicted_ms > self.max_pause_ms || now < self.rest_until {
+        // What is not forced may be tried again after its rest: with no reading there would be no other
+        // figure, and the prediction would stand for ever.
+        let too_long = self.way == Way::Forced && predicted_ms > self.max_pause_ms;
+        if too_long || now < self.rest_until {
             return Err(Wait::Pause { predicted_ms });
         }
         let cost = self.predicted_cost_ms(live_mb);
@@ -189,8 +193,9 @@ impl ReadingPlan {
         self.made += 1;
         remember(&mut self.pauses, pause_ms);
         if pause_ms > self.max_pause_ms && asked {
-            self.long_stops += 1;
-            self.rest_until = Millis(now.0 + REST_MS * u64::from(self.long_stops));
+            let rest_ms = REST_MS.saturating_mul(1 << self.long_stops.min(16));
+            self.rest_until = Millis(now.0 + rest_ms.min(LONGEST_REST_MS));
+            self.long_stops = self.long_stops.saturating_add(1);
         } else {
             self.long_stops = 0;
         }
@@ -353,6 +358,22 @@ mod tests {
         plan.ended(Millis(250_000), 20.0, None, 20.0 * MB);
         plan.ended(Millis(260_000), 20.0, None, 20.0 * MB);
         assert_eq!(plan.step(Millis(400_000), &busy(20.0)), Ok(()));
+    }
+
+    #[test]
+    fn long_stops_are_tried_again_ever_more_rarely_though_no_natural_gc_comes() {
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.05, 100, Millis(0));
+        let tries: Vec<u64> = (0..7200u64)
+            .filter(|second| {
+                let now = Millis(second * 1000);
+                let tried = plan.step(now, &busy(60.0)).is_ok();
+                if tried {
+                    plan.ended(now, 165.0, Some(165.0), 60.0 * MB);
+                }
+                tried
+            })
+            .collect();
+        assert_eq!(tries, [0, 30, 90, 210, 450, 930, 1890, 3690, 5490]);
     }
 
     #[test]
