@@ -79,7 +79,13 @@ describe('in a container', { concurrency: 2 }, () => {
       fs.writeFileSync(script, APP);
       const app = await startApp(script, {
         node: group.node,
-        env: { LEAKGUARD_SNAPSHOT: 'auto', LEAKGUARD_GC_SHARE: '5%' },
+        // Memory is to decide here, however busy the machine is.
+        env: {
+          LEAKGUARD_SNAPSHOT: 'auto',
+          LEAKGUARD_GC_SHARE: '10%',
+          LEAKGUARD_MAX_GC_PAUSE: '5s',
+          LEAKGUARD_MAX_PAUSE: '1h',
+        },
       });
       try {
         const finding = await app.waitForFinding(FINDING_DEADLINE_MS, ({ evidence }) =>

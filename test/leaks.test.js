@@ -18,7 +18,7 @@ const GRACE_MS = 60_000;
 /** How long a healthy program is watched: warm-up, a window, and two confirmations. */
 const HEALTHY_MS = 60_000;
 
-/** @typedef {import('./harness.js').RunningApp} RunningApp */
+/** @typedef {Awaited<ReturnType<typeof startApp>>} RunningApp */
 
 /**
  * Runs a program under its load for the time that `use` takes.
