@@ -9,11 +9,13 @@ use crate::sample::Millis;
 use crate::series::{Point, Series};
 use crate::stats;
 
-/// Windows judged beside the configured one, milliseconds. Each is about twice the one before, so that a
-/// leak waits at most twice as long as the best window for its slope would make it.
-const LADDER_MS: [u64; 12] = [
-    30_000, 60_000, 120_000, 300_000, 600_000, 1_200_000, 2_400_000, 4_800_000, 10_800_000,
-    21_600_000, 43_200_000, 86_400_000,
+/// Windows judged beside the configured one, milliseconds. Each is half as long again as the one before, so
+/// that a leak waits at most that much longer than the best window for its slope would make it: with two
+/// evaluations a leak that reaches the amount in t is found after 1.5 t to 2.3 t.
+const LADDER_MS: [u64; 22] = [
+    30_000, 45_000, 60_000, 90_000, 120_000, 180_000, 270_000, 420_000, 600_000, 900_000,
+    1_320_000, 2_100_000, 3_000_000, 4_500_000, 6_600_000, 10_800_000, 17_100_000, 21_600_000,
+    32_400_000, 43_200_000, 64_800_000, 86_400_000,
 ];
 
 /// Readings a window must hold to be judged. Nine are hardly better than five (28 of 32 leaks found); six
@@ -48,7 +50,7 @@ pub fn ladder(rule: &Rule) -> Vec<u64> {
     let mut rungs: Vec<u64> = LADDER_MS
         .into_iter()
         // A rung almost as long as the window would only ask the same question twice.
-        .filter(|&rung| rung * 3 <= own * 2 || rung * 2 >= own * 3)
+        .filter(|&rung| rung * 5 <= own * 4 || rung * 4 >= own * 5)
         .chain([own])
         .filter(|&rung| rung >= rule.shortest_ms)
         .collect();
@@ -356,7 +358,7 @@ mod tests {
         assert_eq!(memory, LADDER_MS);
         let short = Config { window_ms: 32_000, ..config.clone() };
         let rungs = ladder(&rule(SeriesId::LiveHeap, &short).unwrap());
-        assert_eq!(&rungs[..3], [32_000, 60_000, 120_000]);
+        assert_eq!(&rungs[..3], [32_000, 45_000, 60_000]);
         assert_eq!(ladder(&rule(SeriesId::Native, &config).unwrap())[0], config.window_ms);
     }
 
