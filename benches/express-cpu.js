@@ -26,6 +26,11 @@ const VARIANTS = {
     guarded: true,
     env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_LISTENERS: 'off' },
   },
+  noReadings: {
+    words: 'guard, no live-heap readings on demand',
+    guarded: true,
+    env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_WITHOUT: 'pressure,gc' },
+  },
   readings: {
     words: 'guard, window 32s, GC share 5 %: readings go on',
     guarded: true,
