@@ -26,6 +26,11 @@ const VARIANTS = {
     guarded: true,
     env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_LISTENERS: 'off' },
   },
+  noReadings: {
+    words: 'guard, no live-heap readings on demand',
+    guarded: true,
+    env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_WITHOUT: 'pressure,gc' },
+  },
   readings: {
     words: 'guard, window 32s, GC share 5 %: readings go on',
     guarded: true,
@@ -157,6 +162,6 @@ module.exports = {
     'Ratio to the geometric mean of the two bare apps of the same round; interval by bootstrap over rounds; the second bare app against the first is the A/A control.',
   ],
   perNode: true,
-  seconds: { full: 480, quick: 45 },
+  seconds: { full: 420, quick: 45 },
   measure,
 };

@@ -614,6 +614,7 @@ impl Pipeline {
                 heap_used_bytes: heap_used,
                 live_bytes: tracked.series.last().map(|(_, bytes)| bytes),
                 shortest_window_ms: shortest,
+                window_ms: self.config.window_ms,
                 amount_bytes: amount,
                 suspicion,
                 responsive: now.0 < isolate.heartbeat.0 + self.config.interval_ms * 3 + 1_000,
