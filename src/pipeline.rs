@@ -607,16 +607,17 @@ impl Pipeline {
                 continue;
             };
             let shortest = detector.shortest_ms();
-            let suspicion = self.warmed
-                && (detector.suspicion().is_some()
-                    || fast_growth(&self.anon, now, shortest, amount));
             let situation = Situation {
                 heap_used_bytes: heap_used,
                 live_bytes: tracked.series.last().map(|(_, bytes)| bytes),
                 shortest_window_ms: shortest,
                 window_ms: self.config.window_ms,
                 amount_bytes: amount,
-                suspicion,
+                suspicion: self.warmed && detector.suspicion().is_some(),
+                // The end of the warm-up is worth one look at the short windows.
+                hint: self.warmed
+                    && (now.0 < self.started.0 + self.config.warmup_ms + shortest
+                        || fast_growth(&self.anon, now, shortest, amount)),
                 responsive: now.0 < isolate.heartbeat.0 + self.config.interval_ms * 3 + 1_000,
             };
             match isolate.plan.step(now, &situation) {

@@ -18,9 +18,9 @@ const COST_PER_MB_MS: f64 = 1.5;
 /// Share of a forced GC's cost that is pause: all of it.
 const FORCED_PAUSE_PER_MB_MS: f64 = 1.45;
 
-/// The reserve, in minutes of the share: at 0.5 % of a core 3 s of CPU. It pays bursts while growth is
+/// The reserve, in time of the share: at 0.5 % of a core 6 s of CPU. It pays bursts while growth is
 /// suspected; raising it makes more of them, lowering it delays fast leaks on large heaps.
-const RESERVE_MS: f64 = 600_000.0;
+const RESERVE_MS: f64 = 1_200_000.0;
 
 /// Readings that fill the shortest window: two more than a verdict needs, for those that come late.
 const PER_WINDOW: u64 = 8;
@@ -30,6 +30,14 @@ const PER_WINDOW: u64 = 8;
 /// way. At one reading every 4 s an Express app paid 28 % CPU a request for it, with a live heap of 10 MB.
 /// Raising this delays the middle rungs; lowering it costs CPU a request. Faster leaks are left to suspicion.
 const CALM_PACE_MS: u64 = 60_000;
+
+/// Readings that a hint buys at the fast pace: enough for the shortest window to be judged once with some to
+/// spare. If that judgement sees growth, suspicion goes on buying them.
+const BURST: u32 = 14;
+
+/// After a burst that led to nothing hints are not listened to for so long: resident memory of a healthy app
+/// rises and falls all the time.
+const BURST_REST_MS: u64 = 600_000;
 
 /// Fastest pace of readings.
 const MIN_GAP_MS: u64 = 2_000;
@@ -77,8 +85,10 @@ pub struct Situation {
     pub window_ms: u64,
     /// Growth that a window must hold, bytes.
     pub amount_bytes: f64,
-    /// Whether something hints at growth: resident memory, or a verdict not yet confirmed.
+    /// Whether a verdict that is not yet confirmed saw growth.
     pub suspicion: bool,
+    /// Whether resident memory hints at fast growth: worth a bounded burst of readings.
+    pub hint: bool,
     /// Whether the event loop answers.
     pub responsive: bool,
 }
@@ -118,6 +128,9 @@ pub struct ReadingPlan {
     last: Option<Millis>,
     rest_until: Millis,
     long_stops: u32,
+    /// Readings left of the burst under way, and when the next burst may begin.
+    burst_left: u32,
+    next_burst: Millis,
     /// Readings that never came back.
     lost: u64,
     made: u64,
@@ -139,6 +152,8 @@ impl ReadingPlan {
             last: None,
             rest_until: Millis(0),
             long_stops: 0,
+            burst_left: 0,
+            next_burst: Millis(0),
             lost: 0,
             made: 0,
             spent_ms: 0.0,
@@ -160,7 +175,11 @@ impl ReadingPlan {
         if self.way == Way::Natural || !situation.responsive {
             return Err(Wait::Unable);
         }
-        let wanted = if situation.suspicion {
+        if situation.hint && self.burst_left == 0 && now >= self.next_burst {
+            self.burst_left = BURST;
+        }
+        let urgent = situation.suspicion || self.burst_left > 0;
+        let wanted = if urgent {
             (situation.shortest_window_ms / PER_WINDOW).max(MIN_GAP_MS)
         } else {
             (situation.window_ms / PER_WINDOW).clamp(MIN_GAP_MS, CALM_PACE_MS)
@@ -188,11 +207,15 @@ impl ReadingPlan {
         let calm_gap = (cost / self.share) as u64;
         let calm = self.last.is_none_or(|last| now.0 >= last.0 + calm_gap);
         // In calm times the share of the moment pays; the reserve is touched only on suspicion.
-        if !(calm || situation.suspicion && self.reserve_ms >= cost) {
+        if !(calm || urgent && self.reserve_ms >= cost) {
             return Err(Wait::Share);
         }
         self.asked = Some(now);
         self.last = Some(now);
+        if self.burst_left > 0 {
+            self.burst_left -= 1;
+            self.next_burst = Millis(now.0 + BURST_REST_MS);
+        }
         Ok(())
     }
 
@@ -292,6 +315,7 @@ mod tests {
             window_ms: 6 * 3_600_000,
             amount_bytes: 6.0 * MB,
             suspicion: false,
+            hint: false,
             responsive: true,
         }
     }
@@ -357,6 +381,25 @@ mod tests {
         let suspicious = Situation { suspicion: true, ..small };
         let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
         assert!(hour(&mut plan, &suspicious, 5.0, 5.0).0 > 700);
+    }
+
+    #[test]
+    fn a_hint_buys_one_burst_and_then_rests() {
+        let hinted = Situation { hint: true, ..busy(8.0) };
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        let mut at = Vec::new();
+        for second in 0..1200u64 {
+            let now = Millis(second * 1000);
+            if plan.step(now, &hinted).is_ok() {
+                plan.ended(Millis(now.0 + 900), 5.0, Some(15.0), 8.0 * MB);
+                at.push(second);
+            }
+        }
+        let fast =
+            |from: u64, to: u64| at.iter().filter(|&&second| second >= from && second < to).count();
+        assert_eq!(fast(0, 60), BURST as usize);
+        assert!(fast(60, 600) <= 10, "{at:?}");
+        assert!(fast(600, 720) >= BURST as usize, "{at:?}");
     }
 
     #[test]
