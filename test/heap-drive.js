@@ -76,7 +76,9 @@ function answer(app, suspects) {
   );
   if (!found) return null;
   const sites = [found.site, ...found.item_sites.map(({ site }) => site)];
-  const line = sites.some((site) => site?.file === app.file && lines.includes(site.line));
+  const line = sites.some(
+    (site) => site?.file.endsWith(`/leaking/${app.name}.js`) && lines.includes(site.line),
+  );
   return { rank: found.rank, line };
 }
 

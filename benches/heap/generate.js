@@ -7,7 +7,10 @@ const { spawnSync } = require('node:child_process');
 const v8 = require('node:v8');
 
 /** Records kept by the app, by size of the file. */
-const RECORDS = { small: 17_500, medium: 218_000, large: 1_135_000 };
+const RECORDS = { small: 12_000, medium: 152_000, large: 800_000 };
+
+/** Characters of text in each record. */
+const NOTE_LENGTH = 400;
 
 function fill(count) {
   const users = new Map();
@@ -18,6 +21,10 @@ function fill(count) {
     const user = {
       id: index,
       name: `user ${index}`,
+      // As long as the text in a record of a shop or a forum; flat, or it would be a rope of shared pieces.
+      note: Buffer.from(`note ${index} `.padEnd(NOTE_LENGTH, `${index % 97} words `)).toString(
+        'latin1',
+      ),
       tags: [`tag ${index % 100}`, { weight: index * 0.5 }],
       address: { street: `${index} Main Street`, city: { name: `city ${index % 50}` } },
     };

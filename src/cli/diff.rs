@@ -8,7 +8,7 @@ use super::beside;
 use super::run::{Exit, Failure, Session, parse_size, report_args, request};
 use crate::heap::Error;
 use crate::heap::analysis::{compare, earlier, has_graph};
-use crate::report::Report;
+use crate::report::{Identity, IdentityMode, Report};
 
 /// Its arguments.
 pub fn command() -> Command {
@@ -20,6 +20,13 @@ pub fn command() -> Command {
                 .required(true)
                 .num_args(2..=3)
                 .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            Arg::new("by")
+                .long("by")
+                .value_name("WAY")
+                .value_parser(["node-ids", "signatures"])
+                .help("How to recognise objects; default: what the guard's files say, else what the snapshots show"),
         )
         .args(report_args())
         .arg(
@@ -53,7 +60,7 @@ pub fn run(matches: &ArgMatches, session: &mut Session<'_>) -> Result<Exit, Fail
     require_graph(last_file, &snapshot)?;
     session.progress("comparing");
     let paths: Vec<&Path> = files.iter().map(|file| file.as_path()).collect();
-    let stated = beside::stated_identity(&paths);
+    let stated = asked_identity(matches).or_else(|| beside::stated_identity(&paths));
     let mut findings = Vec::new();
     for path in &paths {
         for finding in beside::findings(path) {
@@ -75,6 +82,15 @@ pub fn run(matches: &ArgMatches, session: &mut Session<'_>) -> Result<Exit, Fail
         .is_some_and(|&limit| u64::try_from(growth).is_ok_and(|growth| growth > limit));
     let failed = too_much || (suspicious && matches.get_flag("fail-on-suspects"));
     Ok(if failed { Exit::FailOn } else { Exit::Done })
+}
+
+/// `--by`.
+fn asked_identity(matches: &ArgMatches) -> Option<Identity> {
+    let by = match matches.get_one::<String>("by")?.as_str() {
+        "node-ids" => IdentityMode::NodeIds,
+        _ => IdentityMode::Signatures,
+    };
+    Some(Identity { by, reason: "asked for with --by".to_owned() })
 }
 
 /// A file that is cut before its strings can be analysed for its sizes, but not compared.

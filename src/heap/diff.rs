@@ -489,12 +489,14 @@ fn by_signature(first: &Base, middle: Option<&Base>, last: Latest<'_>) -> Vec<Gr
         .collect();
     let mut candidates: Vec<(GroupIndex, i64)> = grew
         .iter()
-        .filter(|&&index| !ancestors(shapes, index).any(|above| grew.contains(&above)))
         .map(|&index| {
-            (index, group_bytes(last, index) as i64 - before(first, index).retained_bytes as i64)
+            let net = group_bytes(last, index) as i64 - before(first, index).retained_bytes as i64;
+            (index, net)
         })
         .filter(|&(index, net)| {
-            net >= smallest && is_user_item(last.labels, shapes.group(index).example)
+            net >= smallest
+                && is_user_item(last.labels, shapes.group(index).example)
+                && !ancestors(shapes, index).any(|above| grew.contains(&above))
         })
         .collect();
     candidates.sort_by_key(|&(index, net)| (std::cmp::Reverse(net), index));

@@ -435,6 +435,9 @@ impl<'a> Parser<'a> {
             let missing = self.section.map_or("snapshot", Section::name);
             return Err(Error::malformed(offset, format!("a {missing:?} array")));
         }
+        if complete && self.columns.edge_to.len() as u64 != self.columns.declared_edges {
+            return Err(Error::malformed(offset, "an \"edges\" array"));
+        }
         let columns = &mut self.columns;
         columns.completeness = completeness;
         // A cut inside a row leaves columns of unequal length only by whole pushes; make them equal.

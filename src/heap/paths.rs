@@ -15,6 +15,9 @@ const MAX_STEPS: usize = 4_000_000;
 /// The longest pattern of steps that is recognised as a repetition.
 const MAX_PERIOD: usize = 4;
 
+/// Steps of a described path, after folding; of a longer one the middle is left out.
+const MAX_DESCRIBED: usize = 400;
+
 /// One step on the way from a root: the edge that was taken (none for the first) and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
@@ -78,8 +81,11 @@ pub fn path_to(labels: &Labels<'_>, graph: &Graph, node: NodeOrdinal) -> Vec<Ste
 /// middle is left out.
 pub fn describe(labels: &Labels<'_>, graph: &Graph, steps: &[Step]) -> Vec<PathStep> {
     let keys: Vec<_> = steps.iter().map(|step| step_key(labels, step)).collect();
-    fold(&keys)
-        .into_iter()
+    let mut kept = fold(&keys);
+    if kept.len() > MAX_DESCRIBED {
+        kept.drain(MAX_DESCRIBED / 4..kept.len() - MAX_DESCRIBED * 3 / 4);
+    }
+    kept.into_iter()
         .map(|(at, repeats)| {
             let step = steps[at];
             PathStep {
