@@ -54,6 +54,9 @@ async function lint(steps) {
     tool('@biomejs/biome/bin/biome', ['check', '--error-on-warnings']),
   );
   await steps.step('tsc (our JavaScript)', () => tool('typescript/bin/tsc', ['-p', ROOT]));
+  await steps.step('tsc (the report page)', () =>
+    tool('typescript/bin/tsc', ['-p', path.join(ROOT, 'src', 'report', 'assets')]),
+  );
   await steps.step('tsc (a strict TypeScript user)', () =>
     tool('typescript/bin/tsc', ['-p', path.join(ROOT, 'test', 'types')]),
   );

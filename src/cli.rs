@@ -1,4 +1,4 @@
-//! The command line: `leakguard analyze · diff · redact`, and what later verbs add to [`VERBS`].
+//! The command line: `leakguard analyze · diff · report · redact`, and what later verbs add to [`VERBS`].
 //!
 //! It reads arguments, opens files, says what it will cost, and writes a report; everything that decides is in `heap`.
 //! A verb is one row of the table: its arguments and what runs it.
@@ -8,6 +8,7 @@ mod beside;
 mod diff;
 mod memory;
 mod redact;
+mod report;
 mod run;
 
 use std::io::Write;
@@ -28,6 +29,7 @@ pub struct Verb {
 pub const VERBS: &[Verb] = &[
     Verb { command: analyze::command, run: analyze::run },
     Verb { command: diff::command, run: diff::run },
+    Verb { command: report::command, run: report::run },
     Verb { command: redact::command, run: redact::run },
 ];
 

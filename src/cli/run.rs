@@ -12,6 +12,7 @@ use crate::heap::graph::{Graph, Parallelism};
 use crate::heap::snapshot::{OpenOptions, Snapshot};
 use crate::heap::suspects::bytes;
 use crate::heap::{Error, NodeOrdinal};
+use crate::report::html::{self, Html};
 use crate::report::json::Json;
 use crate::report::text::Text;
 use crate::report::{Output, Report};
@@ -55,6 +56,8 @@ pub enum Failure {
     Input(PathBuf, Error),
     /// A file could not be written.
     Output(PathBuf, std::io::Error),
+    /// A directory could not be read.
+    Directory(PathBuf, std::io::Error),
     /// An argument makes no sense.
     Argument(String),
     /// The work would not fit.
@@ -73,7 +76,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Input(_, error @ Error::Io { .. }) => write!(f, "{error}"),
             Self::Input(file, error) => write!(f, "{}: {error}", file.display()),
-            Self::Output(file, error) => write!(f, "{}: {error}", file.display()),
+            Self::Output(file, error) | Self::Directory(file, error) => {
+                write!(f, "{}: {error}", file.display())
+            }
             Self::Argument(message) => f.write_str(message),
             Self::Memory { file, needed, available } => write!(
                 f,
@@ -163,13 +168,20 @@ impl<'a> Session<'a> {
         Ok((snapshot, graph))
     }
 
-    /// Writes the report as `--json` or as text.
+    /// Writes the report as text, as `--json`, or as a page to the file of `--html`; with both flags as both.
     ///
     /// # Errors
-    /// When stdout takes no more.
+    /// When stdout or the file takes no more.
     pub fn report(&mut self, matches: &ArgMatches, report: &Report) -> Result<(), Failure> {
         self.progress_over();
-        let output: &dyn Output = if matches.get_flag("json") { &Json } else { &Text };
+        let json = matches.get_flag("json");
+        if let Some(file) = matches.get_one::<PathBuf>("html") {
+            self.page(file, &|out| Html.write(report, out))?;
+            if !json {
+                return Ok(());
+            }
+        }
+        let output: &dyn Output = if json { &Json } else { &Text };
         let written = output.write(report, self.stdout).and_then(|()| self.stdout.flush());
         written.or_else(|error| match error.kind() {
             // `leakguard … | head` is no failure.
@@ -179,24 +191,69 @@ impl<'a> Session<'a> {
     }
 }
 
+impl Session<'_> {
+    /// Writes a page to `file`, readable by its owner only, since it holds strings of the app; whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn page(
+        &mut self,
+        file: &Path,
+        write: &dyn Fn(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<(), Failure> {
+        let failed = |error| Failure::Output(file.to_path_buf(), error);
+        let mut part = file.as_os_str().to_owned();
+        part.push(format!(".{}.part", std::process::id()));
+        let part = PathBuf::from(part);
+        let written = create_private(&part).and_then(|created| {
+            let mut out = std::io::BufWriter::new(created);
+            write(&mut out)?;
+            let length =
+                out.into_inner().map_err(std::io::IntoInnerError::into_error)?.metadata()?.len();
+            std::fs::rename(&part, file)?;
+            Ok(length)
+        });
+        let length = written.map_err(|error| {
+            let _ = std::fs::remove_file(&part);
+            failed(error)
+        })?;
+        // Whoever closed stdout has no use for the line.
+        let _ = writeln!(self.stdout, "{} ({})", file.display(), bytes(length));
+        Ok(())
+    }
+}
+
+fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// What may be used: `--memory`, else the greater part of what is available.
 fn allowed(matches: &ArgMatches) -> Option<u64> {
     let given = matches.get_one::<u64>("memory").copied();
     given.or_else(|| memory::available().map(|available| (available as f64 * USABLE_SHARE) as u64))
 }
 
-/// `--json`, `--top`, `--memory`.
-pub fn report_args() -> [Arg; 3] {
+/// `--json`, `--html`, `--top`, `--memory`.
+pub fn report_args() -> [Arg; 4] {
     [
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)
             .help("Write JSON (schema: docs/SNAPSHOT-JSON.md)"),
+        Arg::new("html")
+            .long("html")
+            .value_name("OUT")
+            .value_parser(value_parser!(PathBuf))
+            .help("Write a page that needs no network to this file instead"),
         Arg::new("top")
             .long("top")
             .value_name("N")
             .value_parser(value_parser!(usize))
-            .help("Rows of each table, default 20"),
+            .help("Rows of each table, default 20, of a page 500"),
         memory_arg(),
     ]
 }
@@ -211,8 +268,9 @@ pub fn memory_arg() -> Arg {
 /// What to put into a report, by the arguments all reports share.
 pub fn request(matches: &ArgMatches) -> Request {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let default_top = if matches.contains_id("html") { html::TOP } else { DEFAULT_TOP };
     Request {
-        top: matches.get_one::<usize>("top").copied().unwrap_or(DEFAULT_TOP),
+        top: matches.get_one::<usize>("top").copied().unwrap_or(default_top),
         suspects: SUSPECTS,
         paths: Vec::new(),
         classes: Vec::new(),

@@ -7,7 +7,7 @@
 
 pub mod budget;
 mod complete;
-mod dir;
+pub(crate) mod dir;
 mod identity;
 pub mod ledger;
 pub mod name;

@@ -7,6 +7,8 @@
 //!
 //! The JSON output is this model as serde writes it, and its schema is `docs/SNAPSHOT-JSON.md`.
 
+pub mod history;
+pub mod html;
 pub mod json;
 pub mod text;
 
