@@ -320,6 +320,11 @@ mod tests {
         }
     }
 
+    /// The same with a short window, so that the pace is four seconds.
+    fn brisk(live_mb: f64) -> Situation {
+        Situation { window_ms: 32_000, ..busy(live_mb) }
+    }
+
     /// Runs the plan for an hour; every reading ends a second later. Returns readings and CPU spent.
     fn hour(
         plan: &mut ReadingPlan,
@@ -422,7 +427,7 @@ mod tests {
         let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
         assert_eq!(plan.step(Millis(0), &busy(20.0)), Ok(()));
         plan.ended(Millis(1000), 300.0, Some(30.0), 20.0 * MB);
-        assert!(matches!(plan.step(Millis(100_000), &busy(20.0)), Err(Wait::Pause { .. })));
+        assert!(matches!(plan.step(Millis(20_000), &brisk(20.0)), Err(Wait::Pause { .. })));
         plan.ended(Millis(200_000), 20.0, None, 20.0 * MB);
         plan.ended(Millis(250_000), 20.0, None, 20.0 * MB);
         plan.ended(Millis(260_000), 20.0, None, 20.0 * MB);
@@ -435,7 +440,7 @@ mod tests {
         let tries: Vec<u64> = (0..7200u64)
             .filter(|second| {
                 let now = Millis(second * 1000);
-                let tried = plan.step(now, &busy(60.0)).is_ok();
+                let tried = plan.step(now, &brisk(60.0)).is_ok();
                 if tried {
                     plan.ended(now, 165.0, Some(165.0), 60.0 * MB);
                 }

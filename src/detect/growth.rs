@@ -31,11 +31,6 @@ const SIGNIFICANCE: f64 = 0.05;
 /// Part of the window that readings must span.
 const COVERAGE: f64 = 0.75;
 
-/// What rising traffic explains: if the load has risen to r times what it was, growth up to this part of
-/// (r - 1) times the series' level may be its sessions. Half means that live heaps of which half follows the
-/// traffic stay quiet; raising it delays leaks that begin with a rush, lowering it accuses the morning.
-const TRAFFIC_PART: f64 = 0.5;
-
 /// Load below this counts as this: from nothing to little is no rise of any factor.
 const LEAST_LOAD: f64 = 0.01;
 
@@ -167,14 +162,16 @@ pub fn judge(
         at: now,
     };
     // In the order in which they are cheap to explain.
-    let quiet = if evidence.slope_per_hour < threshold {
+    let quiet = if evidence.slope_per_hour < threshold
+        || evidence.slope_per_hour * width < rule.least
+    {
         Some(Condition::Slow)
     } else if evidence.p_value >= SIGNIFICANCE {
         Some(Condition::Noise)
     } else if later.slope < (PLATEAU_OF_THRESHOLD * threshold).max(PLATEAU_OF_SLOPE * whole.slope) {
         Some(Condition::LevellingOff)
     } else if evidence.slope_per_hour * width
-        < TRAFFIC_PART * (evidence.load_factor - 1.0) * evidence.first.max(0.0)
+        < rule.traffic * (evidence.load_factor - 1.0) * evidence.first.max(0.0)
     {
         Some(Condition::WithTraffic)
     } else if rule.doubling && !doubled(&values) {

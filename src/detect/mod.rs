@@ -13,6 +13,13 @@ use crate::metric::SeriesId;
 /// asks for 50 more. Raising it delays fast leaks, lowering it lets bursts of connections through.
 pub const COUNT_WINDOW_MS: u64 = 5 * 60_000;
 
+/// A live heap of which half follows the traffic stays quiet when traffic rises. Raising it delays leaks that
+/// begin with a rush, lowering it accuses the morning.
+const HALF: f64 = 0.5;
+
+/// Connections and pending timers follow the traffic whole, and more than whole: a busier app answers later.
+const ALL: f64 = 1.5;
+
 /// Which value of a cell of time is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistic {
@@ -37,6 +44,11 @@ pub struct Rule {
     pub statistic: Statistic,
     /// Whether the series must also have doubled over the rung: for counts that follow traffic.
     pub doubling: bool,
+    /// How much of the series may follow the traffic: if the load has risen to r times what it was, growth
+    /// up to this times (r - 1) times the level is explained by it.
+    pub traffic: f64,
+    /// Growth below this many is nothing, however steep.
+    pub least: f64,
     /// Evaluations that must agree.
     pub confirm: u32,
     /// Only rungs of at least this length are judged.
@@ -63,18 +75,22 @@ pub fn rule(series: SeriesId, config: &Config) -> Option<Rule> {
         amount: rate * config.window_ms as f64 / HOUR_MS,
         statistic: Statistic::Mean,
         doubling: false,
+        traffic: HALF,
+        least: 0.0,
         confirm: config.confirm,
         shortest_ms: 0,
     };
-    let count = |rate: f64, statistic: Statistic, doubling: bool| {
+    let count = |rate: f64, doubling: bool, least: f64| {
         let window_ms = config.window_ms.min(COUNT_WINDOW_MS);
         Rule {
             series,
             rate,
             window_ms,
             amount: rate * window_ms as f64 / HOUR_MS,
-            statistic,
+            statistic: Statistic::Min,
             doubling,
+            traffic: if doubling { ALL } else { HALF },
+            least,
             confirm: config.confirm,
             shortest_ms: 0,
         }
@@ -89,11 +105,10 @@ pub fn rule(series: SeriesId, config: &Config) -> Option<Rule> {
             shortest_ms: config.window_ms,
             ..memory(config.native_rate)
         },
-        SeriesId::Listeners => count(config.listener_rate, Statistic::Min, false),
-        SeriesId::Threads => count(config.handle_rate, Statistic::Min, false),
-        SeriesId::Fds | SeriesId::Handles | SeriesId::Timers => {
-            count(config.handle_rate, Statistic::Min, true)
-        }
+        SeriesId::Listeners => count(config.listener_rate, false, 0.0),
+        SeriesId::Threads => count(config.handle_rate, false, 0.0),
+        SeriesId::Fds | SeriesId::Handles => count(config.handle_rate, true, 32.0),
+        SeriesId::Timers => count(config.handle_rate, true, 100.0),
         SeriesId::Rss
         | SeriesId::HeapUsed
         | SeriesId::HeapTotal
