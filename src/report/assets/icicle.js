@@ -2,8 +2,9 @@
 // click zooms to a box; with the keyboard, arrows walk the boxes, Enter zooms, Escape goes back out.
 
 const ROW_HEIGHT = 26;
-/** Rows below the box that is zoomed to. */
-const ROWS_SHOWN = 12;
+/** Rows of the picture: enough to reach what holds the first suspect, if it lies deeper than the least. */
+const LEAST_ROWS = 12;
+const MOST_ROWS = 32;
 /** Rows above it, so that the way back can be clicked. */
 const ROWS_ABOVE = 3;
 /** Narrower boxes are not drawn. */
@@ -49,6 +50,12 @@ function icicle(tree, suspects) {
     for (let at = tree.parent[node]; at >= 0; at = tree.parent[at]) path.unshift(at);
     return path;
   }
+
+  const first = tree.id.findIndex((id) => id !== null && suspects.get(id) === 1);
+  const rows = Math.min(
+    MOST_ROWS,
+    Math.max(LEAST_ROWS, first < 0 ? 0 : ancestors(first).length + 2),
+  );
 
   /** @param {number} node */
   function name(node) {
@@ -101,7 +108,7 @@ function icicle(tree, suspects) {
   function addBelow(node, row, left, room) {
     addBox(node, row, left, room, '');
     let deepest = row;
-    if (row >= ROWS_SHOWN) return deepest;
+    if (row >= rows) return deepest;
     let at = left;
     for (const child of children[node]) {
       const part = (tree.retained[child] / (tree.retained[node] || 1)) * room;

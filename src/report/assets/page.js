@@ -207,13 +207,18 @@ function place(site) {
  */
 function prose(text) {
   const tidy = text.replaceAll(' -> ', ' → ');
-  return tidy.split(/(`[^`]*`|(?:file:\/\/)?[\w.@-]*[/\\][^\s,;'"]+:\d+)/).map((part, index) => {
-    if (index % 2 === 0) return part;
-    if (part.startsWith('`')) return el('code', null, part.slice(1, -1));
-    const segments = part.split(/[/\\]/);
-    const short = segments.length > 3 ? `…/${segments.slice(-2).join('/')}` : part;
-    return el('code', { title: part }, short);
-  });
+  return tidy
+    .split(/(`[^`]*`|(?:file:\/\/|node:)?[\w.@-]*[/\\][^\s,;'"]+:\d+)/)
+    .map((part, index) => {
+      if (index % 2 === 0) return part;
+      if (part.startsWith('`')) return el('code', null, part.slice(1, -1));
+      const segments = part.split(/[/\\]/);
+      const short =
+        segments.length > 3 && !part.startsWith('node:')
+          ? `…/${segments.slice(-2).join('/')}`
+          : part;
+      return el('code', { title: part }, short);
+    });
 }
 
 /**
