@@ -137,6 +137,7 @@ declare namespace leakguard {
     pValue: number;
     confidence: number;
     threshold: { ratePerHour: number; amount: number };
+    /** Time as Unix milliseconds. */
     points: [ms: number, value: number][];
   }
 

@@ -130,7 +130,7 @@ impl Finding {
             "processAgeMs": self.process_age_ms,
             "sentence": self.sentence(identity, time),
             "cause": self.cause_json(),
-            "series": self.draft.pieces.iter().map(|piece| piece_json(piece, time)).collect::<Vec<_>>(),
+            "series": self.draft.pieces.iter().map(|piece| self.piece_json(piece, time)).collect::<Vec<_>>(),
             "listeners": self.draft.listeners.iter().map(listener_json).collect::<Vec<_>>(),
             "handles": self.handles.iter().map(|(kind, count)| (kind.clone(), json!(count))).collect::<Map<_, _>>(),
             "fds": self.fds.iter().map(|of| json!({
@@ -187,6 +187,37 @@ impl Finding {
     /// Age of the process at a moment of the guard's clock.
     fn age_at(&self, at: Millis) -> u64 {
         self.process_age_ms.saturating_sub(self.draft.at.0.saturating_sub(at.0))
+    }
+
+    /// Unix milliseconds of a moment of the guard's clock.
+    fn wall_at(&self, at: Millis) -> u64 {
+        (self.wall_ms + at.0).saturating_sub(self.draft.at.0)
+    }
+
+    fn piece_json(&self, piece: &Piece, time: ShowTime<'_>) -> Value {
+        let evidence = &piece.evidence;
+        let metric = piece.source.series.metric();
+        json!({
+            "id": metric.name,
+            "isolate": piece.source.isolate.map(|id| id.0),
+            "emitter": piece.source.emitter,
+            "unit": metric.unit.as_str(),
+            "confirmed": piece.confirmed,
+            "slopePerHour": round(evidence.slope_per_hour),
+            "laterSlopePerHour": round(evidence.later_slope_per_hour),
+            "windowMs": evidence.window_ms,
+            "readings": evidence.readings,
+            "evaluations": evidence.agreed,
+            "firstValue": evidence.first.round(),
+            "lastValue": evidence.last.round(),
+            "since": time(piece.since),
+            "fromStart": piece.from_start,
+            "loadFactor": round(evidence.load_factor),
+            "pValue": evidence.p_value,
+            "confidence": round(1.0 - evidence.p_value),
+            "threshold": { "ratePerHour": round(evidence.threshold_per_hour), "amount": round(evidence.amount) },
+            "points": piece.points.iter().map(|(at, value)| json!([self.wall_at(*at), value.round()])).collect::<Vec<_>>(),
+        })
     }
 
     fn count_words(&self, series: SeriesId, count: u64) -> String {
@@ -309,32 +340,6 @@ pub fn duration_words(ms: u64) -> String {
 
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
-}
-
-fn piece_json(piece: &Piece, time: ShowTime<'_>) -> Value {
-    let evidence = &piece.evidence;
-    let metric = piece.source.series.metric();
-    json!({
-        "id": metric.name,
-        "isolate": piece.source.isolate.map(|id| id.0),
-        "emitter": piece.source.emitter,
-        "unit": metric.unit.as_str(),
-        "confirmed": piece.confirmed,
-        "slopePerHour": round(evidence.slope_per_hour),
-        "laterSlopePerHour": round(evidence.later_slope_per_hour),
-        "windowMs": evidence.window_ms,
-        "readings": evidence.readings,
-        "evaluations": evidence.agreed,
-        "firstValue": evidence.first.round(),
-        "lastValue": evidence.last.round(),
-        "since": time(piece.since),
-        "fromStart": piece.from_start,
-        "loadFactor": round(evidence.load_factor),
-        "pValue": evidence.p_value,
-        "confidence": round(1.0 - evidence.p_value),
-        "threshold": { "ratePerHour": round(evidence.threshold_per_hour), "amount": round(evidence.amount) },
-        "points": piece.points.iter().map(|(at, value)| json!([at.0, value.round()])).collect::<Vec<_>>(),
-    })
 }
 
 /// One listener line, for findings and `status()`.
