@@ -23,8 +23,19 @@ const MARK_INTERVALS = 16;
 /** Directory of this package, with a separator at its end. */
 const OWN = path.join(__dirname, '..', path.sep);
 
-/** @typedef {import('node:inspector').HeapProfiler.SamplingHeapProfile} HeapProfile */
-/** @typedef {import('node:inspector').HeapProfiler.SamplingHeapProfileNode} HeapNode */
+/**
+ * What V8 answers; the types of Node leave out ids and samples.
+ *
+ * @typedef {object} HeapNode
+ * @property {import('node:inspector').Runtime.CallFrame} callFrame
+ * @property {number} selfSize
+ * @property {number} id
+ * @property {HeapNode[]} children
+ *
+ * @typedef {object} HeapProfile
+ * @property {HeapNode} head
+ * @property {{ size: number, nodeId: number, ordinal: number }[]} samples
+ */
 
 /** @type {import('node:inspector').Session | null} */
 let session = null;

@@ -588,9 +588,8 @@ impl Collector {
             return;
         };
         let draft = &open.finding.draft;
-        let Some(isolate) = draft
-            .isolate
-            .filter(|id| draft.pieces.iter().any(|piece| is_profiled(piece, *id)))
+        let Some(isolate) =
+            draft.isolate.filter(|id| draft.pieces.iter().any(|piece| is_profiled(piece, *id)))
         else {
             return;
         };
@@ -636,10 +635,9 @@ impl Collector {
             Some(Profiling::Refused(refusal)) if self.config.profile => refusal.clone(),
             _ => return,
         };
-        let attached =
-            self.find(number).is_some_and(|open| {
-                open.finding.steps.iter().any(|step| step.kind == "profile" && step.state == "refused")
-            });
+        let attached = self.find(number).is_some_and(|open| {
+            open.finding.steps.iter().any(|step| step.kind == "profile" && step.state == "refused")
+        });
         if attached {
             self.refuse("profile", Some(id), isolate, &refusal, out);
         }

@@ -315,7 +315,9 @@ pub fn allocation_words(allocation: &Allocation, identity: &Identity) -> String 
         format!("most of what stays is allocated at {at}, {percent:.0} % of the growth sampled")
     } else {
         // The rest was allocated without app code on the stack, or by many.
-        format!("of the app's code, {at} allocates most of what stays, {percent:.0} % of the growth sampled")
+        format!(
+            "of the app's code, {at} allocates most of what stays, {percent:.0} % of the growth sampled"
+        )
     }
 }
 

@@ -393,10 +393,7 @@ impl Outbox for Isolates {
 
     fn order(&self, isolate: IsolateId, order: ProfileOrder) -> bool {
         // Not woken for it: the tick wakes at its end, when the finding's file is written.
-        self.guarded
-            .get(&isolate)
-            .map(|guarded| guarded.mailbox.put_order(order))
-            .is_some()
+        self.guarded.get(&isolate).map(|guarded| guarded.mailbox.put_order(order)).is_some()
     }
 
     fn withdraw(&self, isolate: IsolateId) -> bool {

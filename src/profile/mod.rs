@@ -29,9 +29,8 @@ const MEANINGFUL_SHARE: f64 = 0.25;
 /// none, because Node's own parser or V8 itself allocated it (headers, for one).
 const MEANINGFUL_APP_SHARE: f64 = 0.6;
 
-/// Samples by which a function must have grown to be named. One sample is chance; of four, three or more are
-/// right about what holds half of the growth.
-const MEANINGFUL_SAMPLES: i64 = 4;
+/// Samples by which a function must have grown to be named. One sample is chance, and so may two be.
+const MEANINGFUL_SAMPLES: i64 = 3;
 
 /// App functions of the heaviest stack that go into a finding.
 const STACK_SITES: usize = 5;
@@ -162,7 +161,10 @@ impl Profile {
     /// One sentence if it is too large, no such JSON, or its nodes are not in order.
     pub fn parse(text: &str) -> Result<Profile, String> {
         if text.len() > MAX_TEXT_BYTES {
-            return Err(format!("the profile has {} bytes, more than {MAX_TEXT_BYTES}", text.len()));
+            return Err(format!(
+                "the profile has {} bytes, more than {MAX_TEXT_BYTES}",
+                text.len()
+            ));
         }
         let text: Text = serde_json::from_str(text)
             .map_err(|error| format!("the profile cannot be read: {error}"))?;
@@ -171,7 +173,9 @@ impl Profile {
             let (parent, function, script, url, line, column, id, self_bytes, samples) = row;
             let parent = usize::try_from(parent).ok();
             if parent.map_or(at != 0, |parent| parent >= at) {
-                return Err(format!("the profile cannot be read: node {at} has no caller before it"));
+                return Err(format!(
+                    "the profile cannot be read: node {at} has no caller before it"
+                ));
             }
             let frame = Frame { function, script, url, line, column };
             nodes.push(Node { parent, frame, id, self_bytes, samples });
@@ -242,7 +246,8 @@ impl Profile {
         if file.starts_with("node:") {
             return Owner::Other(file.to_owned());
         }
-        if let Some(within) = file.strip_prefix(self.own.as_str()).filter(|_| !self.own.is_empty()) {
+        if let Some(within) = file.strip_prefix(self.own.as_str()).filter(|_| !self.own.is_empty())
+        {
             let within = within.replace('\\', "/");
             if within == "lib/listeners.js" {
                 return Owner::Wrap;
@@ -502,16 +507,25 @@ mod tests {
         let buffer = format!(
             "{outer} < alloc@node:buffer:398 < createUnsafeBuffer@node:internal/buffer:1082 < Uint8Array"
         );
-        assert_eq!(named(&[], &[(&buffer, 400.0)]), "/app/routes.js:20 handle via node:buffer/alloc (100 %)");
+        assert_eq!(
+            named(&[], &[(&buffer, 400.0)]),
+            "/app/routes.js:20 handle via node:buffer/alloc (100 %)"
+        );
         let scoped = format!("{outer} < @/app/node_modules/@scope/lru/dist/x.js:1 < set");
-        assert_eq!(named(&[], &[(&scoped, 400.0)]), "/app/routes.js:20 handle via @scope/lru (100 %)");
+        assert_eq!(
+            named(&[], &[(&scoped, 400.0)]),
+            "/app/routes.js:20 handle via @scope/lru (100 %)"
+        );
         let esm = "handle@file:///srv/app.mjs:9";
         assert_eq!(named(&[], &[(esm, 400.0)]), "file:///srv/app.mjs:9 handle (100 %)");
     }
 
     #[test]
     fn a_stack_without_app_code_names_nobody() {
-        assert_eq!(named(&[], &[("parserOnHeadersComplete@node:_http_common:77", 900.0)]), "nobody");
+        assert_eq!(
+            named(&[], &[("parserOnHeadersComplete@node:_http_common:77", 900.0)]),
+            "nobody"
+        );
         assert_eq!(named(&[], &[]), "nobody");
     }
 
@@ -536,7 +550,7 @@ mod tests {
             (0..6).map(|n| (format!("f{n}@/app/a.js:{}", n + 1), 160.0)).collect();
         let spread: Vec<(&str, f64)> = spread.iter().map(|(s, kb)| (s.as_str(), *kb)).collect();
         assert_eq!(named(&[], &spread), "nobody");
-        assert_eq!(named(&[], &[("f@/app/a.js:1", 48.0)]), "nobody");
+        assert_eq!(named(&[], &[("f@/app/a.js:1", 32.0)]), "nobody");
         assert_eq!(named(&[("f@/app/a.js:1", 480.0)], &[("f@/app/a.js:1", 80.0)]), "nobody");
     }
 
@@ -555,7 +569,8 @@ mod tests {
     #[test]
     fn the_guard_itself_is_neither_named_nor_counted() {
         let own = "#onWake@/app/guard/index.js:200 < read@/app/guard/lib/probes.js:9 < f@node:v8:3";
-        let wrapped = "room@/app/rooms.js:6 < on@/app/guard/lib/listeners.js:50 < _addListener@node:events:1";
+        let wrapped =
+            "room@/app/rooms.js:6 < on@/app/guard/lib/listeners.js:50 < _addListener@node:events:1";
         assert_eq!(
             named(&[], &[(own, 5000.0), (wrapped, 100.0)]),
             "/app/rooms.js:6 room via node:events/_addListener (100 %)"
