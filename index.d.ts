@@ -265,6 +265,18 @@ declare namespace leakguard {
     ended: string;
   }
 
+  /** An allocation profile that was read: it completes its finding, whose sentence and cause these are now. */
+  interface ProfileEvent {
+    schema: 1;
+    /** Null if the file was refused. */
+    path: string | null;
+    file: string | null;
+    finding: string;
+    sentence: string;
+    cause: Cause;
+    numbers: Record<string, number>;
+  }
+
   /** A snapshot that was written. */
   interface SnapshotEvent {
     schema: 1;
@@ -347,6 +359,7 @@ declare namespace leakguard {
 
   interface Events {
     finding: [finding: Finding];
+    profile: [profile: ProfileEvent];
     snapshot: [snapshot: SnapshotEvent];
     refused: [refusal: RefusedEvent];
     error: [error: GuardError];
