@@ -19,6 +19,7 @@ export type RefusalReason = leakguard.RefusalReason;
 export type RefusedEvent = leakguard.RefusedEvent;
 export type SeriesId = leakguard.SeriesId;
 export type SeriesStatus = leakguard.SeriesStatus;
+export type ProfileEvent = leakguard.ProfileEvent;
 export type Setting = leakguard.Setting;
 export type Site = leakguard.Site;
 export type SnapshotEvent = leakguard.SnapshotEvent;

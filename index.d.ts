@@ -106,7 +106,7 @@ declare namespace leakguard {
 
   /** What leaks, as far as it is known without a snapshot. */
   interface Cause {
-    /** `listeners`, `timers`, `fds`, `handles`, `threads`, `memory`. */
+    /** `listeners`, `timers`, `fds`, `handles`, `threads`; `memory`, or `allocation` once a profile names the line. */
     kind: string;
     emitter?: string;
     event?: string;
@@ -114,6 +114,33 @@ declare namespace leakguard {
     perMinute?: number;
     site?: Site | null;
     series?: SeriesId;
+    /** Who allocates what grows, where the cause is another one; of an `allocation` these are its own fields. */
+    allocation?: Allocation;
+    via?: string | null;
+    share?: number;
+    bytesPerHour?: number;
+    bytes?: number;
+    sampledGrowthBytes?: number;
+    samples?: number;
+    windowMs?: number;
+    stack?: Site[];
+  }
+
+  /** Who allocates what grows, as the sampling allocation profile saw it between two readings. */
+  interface Allocation {
+    /** The app's function nearest to the allocation, and where it begins. */
+    site: Site;
+    /** What it called that allocates, where that is not its own code: `body-parser/read`. */
+    via: string | null;
+    /** Of the growth sampled, 0 to 1. */
+    share: number;
+    bytesPerHour: number;
+    bytes: number;
+    sampledGrowthBytes: number;
+    samples: number;
+    windowMs: number;
+    /** App functions on its heaviest stack, the allocating one first. */
+    stack: Site[];
   }
 
   /** One series of a finding. Values and slopes are in its unit. */
@@ -192,6 +219,7 @@ declare namespace leakguard {
     | 'cooldown'
     | 'disabled'
     | 'busy'
+    | 'unavailable'
     | 'lock_busy'
     | 'state'
     | 'shutting_down'
@@ -211,7 +239,7 @@ declare namespace leakguard {
   /** A refused step, as event. */
   interface RefusedEvent extends Refusal {
     schema: 1;
-    kind: 'finding' | 'snapshot' | 'followup';
+    kind: 'finding' | 'snapshot' | 'followup' | 'profile';
     finding: string | null;
   }
 
@@ -236,6 +264,18 @@ declare namespace leakguard {
     redaction: 'none' | 'strings' | 'keys';
     started: string;
     ended: string;
+  }
+
+  /** An allocation profile that was read: it completes its finding, whose sentence and cause these are now. */
+  interface ProfileEvent {
+    schema: 1;
+    /** Null if the file was refused. */
+    path: string | null;
+    file: string | null;
+    finding: string;
+    sentence: string;
+    cause: Cause;
+    numbers: Record<string, number>;
   }
 
   /** A snapshot that was written. */
@@ -320,6 +360,7 @@ declare namespace leakguard {
 
   interface Events {
     finding: [finding: Finding];
+    profile: [profile: ProfileEvent];
     snapshot: [snapshot: SnapshotEvent];
     refused: [refusal: RefusedEvent];
     error: [error: GuardError];

@@ -80,6 +80,8 @@ class Leakguard extends EventEmitter {
   /** @type {Set<string>} */
   #warned = new Set();
   #enabled = false;
+  /** @type {import('./lib/profile') | null} loaded with the first order, and `node:inspector` with it */
+  #profile = null;
 
   constructor() {
     super();
@@ -136,6 +138,7 @@ class Leakguard extends EventEmitter {
     try {
       listeners.uninstall();
       gc.stopObserving();
+      this.#profile?.stop();
       this.#listenTo(null);
       this.#native?.stop();
     } catch (error) {
@@ -233,6 +236,11 @@ class Leakguard extends EventEmitter {
       if (bits & work.LISTENERS) listeners.report(native);
       if (bits & work.OBSERVE_MAJOR) gc.observeMajor(native);
       if (bits & work.FORCE_GC) gc.forceGc(native);
+      // Before the snapshot, which may stop the loop for seconds: a finding waits for the reading.
+      if (bits & work.PROFILE) {
+        this.#profile ??= require('./lib/profile');
+        this.#profile.doOrders(native);
+      }
       if (bits & work.SNAPSHOT) writeSnapshot(native);
       if (bits & work.EVENTS) this.#takeEvents(native);
     } catch (error) {

@@ -13,4 +13,5 @@ module.exports = Object.freeze({
   FORCE_GC: 1 << 6,
   SNAPSHOT: 1 << 7,
   EVENTS: 1 << 8,
+  PROFILE: 1 << 9,
 });

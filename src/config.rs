@@ -262,12 +262,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "none",
         "`none` `strings` `keys`",
     )),
-    later(option(
+    option(
         "profile",
         Kind::Choice(&["auto", "off"]),
         "auto",
         "sampling allocation profile once a suspicion stands: `auto` `off`",
-    )),
+    ),
     later(option(
         "analyze",
         Kind::Choice(&["auto", "off"]),
@@ -399,6 +399,8 @@ pub struct Config {
     pub cooldown_ms: u64,
     /// Of snapshots.
     pub compress: Compress,
+    /// Whether allocations are sampled once a suspicion stands.
+    pub profile: bool,
     /// Whether EventEmitter is wrapped.
     pub listeners: bool,
     /// Signal name, for the JS thread to listen to.
@@ -689,6 +691,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             "zstd" => Compress::Zstd,
             _ => Compress::None,
         },
+        profile: value("profile").text() != "off",
         listeners: value("listeners").flag(),
         signal: value("signal").optional_text(),
         app: if given("app") { value("app").optional_text() } else { None },

@@ -8,6 +8,7 @@ use crate::config::{Bytes, Config};
 use crate::metric::{SeriesId, Unit};
 use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
 use crate::probe::FdKind;
+use crate::profile::Allocation;
 use crate::sample::{Millis, Site};
 
 /// Version of the schema of `Finding.*.json`; raised when a field changes its meaning or goes.
@@ -107,6 +108,8 @@ pub struct Finding {
     pub steps: Vec<Step>,
     /// Pair of snapshots, once there is one.
     pub pair: Option<String>,
+    /// Who allocates what grows, once a profile knows.
+    pub allocation: Option<Allocation>,
 }
 
 /// Turns monotonic time into text; given by the caller, who has the clock.
@@ -172,6 +175,9 @@ impl Finding {
             });
         if let Some(piece) = memory.or(self.draft.pieces.first()) {
             parts.push(growth_words(piece, self.age_at(piece.since), time));
+        }
+        if let Some(allocation) = self.allocation.as_ref().filter(|one| self.is_news(one)) {
+            parts.push(allocation_words(allocation, identity));
         }
         if let Some((ms, kind, bytes)) = self.draft.limit {
             parts.push(format!(
@@ -247,7 +253,43 @@ impl Finding {
         words
     }
 
+    /// Whether the profile names other code than the cause does already.
+    fn is_news(&self, allocation: &Allocation) -> bool {
+        match &self.draft.cause {
+            Cause::Listeners(ListenerLine { site: Some(site), .. }) => {
+                site.file != allocation.site.file || site.function != allocation.site.function
+            }
+            _ => true,
+        }
+    }
+
     fn cause_json(&self) -> Value {
+        let mut cause = self.own_cause_json();
+        if let Some(allocation) = &self.allocation {
+            let allocation = json!({
+                "site": allocation.site,
+                "via": allocation.via,
+                "share": round(allocation.share),
+                "bytesPerHour": allocation.bytes_per_hour.round(),
+                "bytes": allocation.bytes.round(),
+                "sampledGrowthBytes": allocation.total_bytes.round(),
+                "samples": allocation.samples,
+                "windowMs": allocation.window_ms,
+                "stack": allocation.stack,
+            });
+            match (&self.draft.cause, &mut cause, allocation) {
+                // Nothing else is known of it: the profile's answer is the cause.
+                (Cause::Memory { .. }, Value::Object(cause), Value::Object(allocation)) => {
+                    cause.insert("kind".into(), json!("allocation"));
+                    cause.extend(allocation);
+                }
+                (_, cause, allocation) => cause["allocation"] = allocation,
+            }
+        }
+        cause
+    }
+
+    fn own_cause_json(&self) -> Value {
         match &self.draft.cause {
             Cause::Listeners(line) => json!({
                 "kind": "listeners",
@@ -286,6 +328,28 @@ fn listeners_words(line: &ListenerLine, identity: &Identity) -> String {
         }
     }
     words
+}
+
+/// Who allocates what stays, in words; the same in the finding's sentence and in the line that completes it.
+pub fn allocation_words(allocation: &Allocation, identity: &Identity) -> String {
+    let mut names = Vec::new();
+    if !allocation.site.function.is_empty() {
+        names.push(allocation.site.function.clone());
+    }
+    names.extend(allocation.via.as_ref().map(|via| format!("via {via}")));
+    let mut at = short_site(&allocation.site, &identity.cwd);
+    if !names.is_empty() {
+        at.push_str(&format!(" ({})", names.join(", ")));
+    }
+    let percent = 100.0 * allocation.share;
+    if allocation.share >= 0.5 {
+        format!("most of what stays is allocated at {at}, {percent:.0} % of the growth sampled")
+    } else {
+        // The rest was allocated without app code on the stack, or by many.
+        format!(
+            "of the app's code, {at} allocates most of what stays, {percent:.0} % of the growth sampled"
+        )
+    }
 }
 
 fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
@@ -427,6 +491,27 @@ mod tests {
             limits: Map::new(),
             steps: vec![],
             pair: None,
+            allocation: None,
+        }
+    }
+
+    fn allocation(share: f64) -> Allocation {
+        let site = Site {
+            function: "getUser".into(),
+            file: "/app/src/cache.js".into(),
+            line: 12,
+            column: 3,
+        };
+        Allocation {
+            site: site.clone(),
+            via: None,
+            share,
+            bytes_per_hour: share * 11.8 * MB,
+            bytes: share * MB,
+            total_bytes: MB,
+            samples: 50,
+            window_ms: 60_000,
+            stack: vec![site],
         }
     }
 
@@ -459,6 +544,44 @@ mod tests {
         let fds = piece(SeriesId::Fds, 600.0, 20.0, 66.0);
         expect![[r#"open file descriptors pile up: 66, most of them 46 file (/data/upload.tmp); open file descriptors grow 10.0/min since 14:02:10Z, 6 min after start-up (20 to 66 within 32 min); at this rate the container limit of 512 MB is reached in 9 h 40 min"#]]
             .assert_eq(&say(&finding(Cause::Count { series: SeriesId::Fds, count: 66 }, vec![fds])));
+    }
+
+    #[test]
+    fn memory_is_named_with_the_line_that_allocates_it() {
+        let heap = piece(SeriesId::LiveHeap, 11.8 * MB, 20.0 * MB, 26.3 * MB);
+        let mut finding = finding(Cause::Memory { series: SeriesId::LiveHeap }, vec![heap]);
+        finding.draft.limit = None;
+        finding.allocation = Some(allocation(0.83));
+        expect![[r#"the live heap grows 11.8 MB/h since 14:02:10Z, 6 min after start-up (20.0 MB to 26.3 MB within 32 min); most of what stays is allocated at src/cache.js:12 (getUser), 83 % of the growth sampled"#]]
+            .assert_eq(&say(&finding));
+        let cause = finding.cause_json();
+        assert_eq!(cause["kind"], "allocation");
+        assert_eq!(cause["series"], "live_heap");
+        assert_eq!(cause["site"]["line"], 12);
+        assert_eq!(cause["share"], 0.83);
+        let part = Allocation { via: Some("node:buffer/alloc".into()), ..allocation(0.31) };
+        expect![[r#"of the app's code, src/cache.js:12 (getUser, via node:buffer/alloc) allocates most of what stays, 31 % of the growth sampled"#]]
+            .assert_eq(&allocation_words(&part, &Identity { cwd: "/app".into(), ..Identity::default() }));
+    }
+
+    #[test]
+    fn a_cause_that_is_known_keeps_its_name_and_gains_the_line_that_allocates() {
+        let timers = piece(SeriesId::Timers, 600.0, 20.0, 66.0);
+        let mut finding = finding(Cause::Timers { count: 66 }, vec![timers]);
+        finding.allocation = Some(allocation(0.83));
+        let cause = finding.cause_json();
+        assert_eq!(cause["kind"], "timers");
+        assert_eq!(cause["allocation"]["site"]["line"], 12);
+        let known = Site { line: 14, ..allocation(1.0).site };
+        let line = ListenerLine {
+            emitter: "Bus".into(),
+            event: "user".into(),
+            count: 9,
+            per_minute: 1.0,
+            site: Some(known),
+        };
+        finding.draft.cause = Cause::Listeners(line);
+        assert!(!say(&finding).contains("allocated"), "{}", say(&finding));
     }
 
     #[test]

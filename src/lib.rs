@@ -20,6 +20,7 @@ pub mod mailbox;
 pub mod metric;
 pub mod pipeline;
 pub mod probe;
+pub mod profile;
 pub mod readings;
 pub mod recorder;
 pub mod report;

@@ -29,6 +29,8 @@ pub mod work {
     pub const SNAPSHOT: u32 = 1 << 7;
     /// Take events.
     pub const EVENTS: u32 = 1 << 8;
+    /// Take the orders of the allocation profile.
+    pub const PROFILE: u32 = 1 << 9;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.
@@ -46,6 +48,8 @@ pub enum EventKind {
     Warning,
     /// The answer to a snapshot on demand.
     Answer,
+    /// An allocation profile was written, and a finding may know its line now.
+    Profile,
 }
 
 impl EventKind {
@@ -58,6 +62,7 @@ impl EventKind {
             EventKind::Error => "error",
             EventKind::Warning => "warning",
             EventKind::Answer => "answer",
+            EventKind::Profile => "profile",
         }
     }
 }
@@ -80,6 +85,17 @@ pub struct SnapshotJob {
     pub path: String,
 }
 
+/// What the JS thread is to do about the allocation profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileOrder {
+    /// Number of the profile, which the answer repeats.
+    pub run: u32,
+    /// `begin`, `read`, `finish`, `stop`.
+    pub what: &'static str,
+    /// Mean distance of samples for `begin`, bytes.
+    pub interval_bytes: u32,
+}
+
 /// The mailbox of one isolate.
 #[derive(Debug, Default)]
 pub struct Mailbox {
@@ -87,6 +103,7 @@ pub struct Mailbox {
     events: Mutex<VecDeque<Event>>,
     lost: AtomicU64,
     job: Mutex<Option<SnapshotJob>>,
+    orders: Mutex<VecDeque<ProfileOrder>>,
 }
 
 impl Mailbox {
@@ -126,6 +143,17 @@ impl Mailbox {
     pub fn put_job(&self, job: SnapshotJob) {
         *self.job.lock() = Some(job);
         self.request(work::SNAPSHOT);
+    }
+
+    /// Leaves an order. Each waits for the answer to the one before, so that there are never many.
+    pub fn put_order(&self, order: ProfileOrder) {
+        self.orders.lock().push_back(order);
+        self.request(work::PROFILE);
+    }
+
+    /// Takes the oldest order.
+    pub fn take_order(&self) -> Option<ProfileOrder> {
+        self.orders.lock().pop_front()
     }
 
     /// Takes the snapshot job.

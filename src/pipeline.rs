@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::config::Config;
 use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
+use crate::profile::{self, Order, ProfilePlan};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
@@ -49,6 +50,9 @@ pub enum Action {
         /// The cause, if this series knows one.
         cause: Option<Cause>,
     },
+    /// Do something about this isolate's allocation profile. Comes before the finding that it belongs to, so that
+    /// the reading is under way when the snapshot is asked for.
+    Profile(IsolateId, Order),
     /// The warm-up has ended.
     WarmedUp,
 }
@@ -175,6 +179,7 @@ struct Isolate {
     tracked: HashMap<SeriesId, Tracked>,
     emitters: HashMap<u32, Emitter>,
     plan: ReadingPlan,
+    profile: ProfilePlan,
     heap_limit: Option<f64>,
     large_objects: Option<f64>,
     /// When the last reading of any kind came from the JS thread.
@@ -265,6 +270,7 @@ impl Pipeline {
                 tracked,
                 emitters: HashMap::new(),
                 plan,
+                profile: ProfilePlan::new(&self.config),
                 heap_limit: None,
                 large_objects: None,
                 heartbeat: now,
@@ -300,6 +306,7 @@ impl Pipeline {
             }
             let way = isolate.plan.way();
             isolate.plan.configure(way, config.gc_share, config.max_gc_pause_ms);
+            isolate.profile.configure(&config);
         }
         self.config = config;
     }
@@ -472,6 +479,7 @@ impl Pipeline {
                 }
             }
         }
+        self.plan_profiles(now, &mut actions);
         self.plan_readings(now, &mut actions);
         actions
     }
@@ -481,6 +489,11 @@ impl Pipeline {
         self.tracked(source)
             .and_then(|tracked| tracked.detector.as_ref())
             .is_some_and(|detector| detector.suspicion().is_some())
+    }
+
+    /// An isolate's allocation profile has begun, was read, or has ended.
+    pub fn profile(&mut self, id: IsolateId) -> Option<&mut ProfilePlan> {
+        self.isolates.get_mut(&id).map(|isolate| &mut isolate.profile)
     }
 
     /// Where the trigger stands.
@@ -628,6 +641,35 @@ impl Pipeline {
                 Err(wait) => isolate.wait = Some(wait),
             }
         }
+    }
+
+    fn plan_profiles(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let mut orders = Vec::new();
+        for (id, isolate) in &mut self.isolates {
+            let growing = |series: SeriesId| {
+                isolate.tracked.get(&series)?.detector.as_ref().and_then(GrowthDetector::suspicion)
+            };
+            let last = |series: SeriesId| Some(isolate.tracked.get(&series)?.series.last()?.1);
+            let opened = actions.iter().find_map(|action| match action {
+                Action::Open(draft) => {
+                    draft.pieces.iter().find_map(|piece| memory_window(piece, *id))
+                }
+                Action::Join { piece, .. } => memory_window(piece, *id),
+                _ => None,
+            });
+            let situation = profile::Situation {
+                suspicion: PROFILED.into_iter().find_map(growing).filter(|_| self.warmed),
+                opened,
+                live_bytes: last(SeriesId::LiveHeap)
+                    .or_else(|| last(SeriesId::HeapUsed))
+                    .unwrap_or(0.0),
+                responsive: now.0 < isolate.heartbeat.0 + self.config.interval_ms * 3 + 1_000,
+            };
+            if let Some(order) = isolate.profile.step(now, &situation) {
+                orders.push(Action::Profile(*id, order));
+            }
+        }
+        actions.splice(0..0, orders);
     }
 
     fn tracked(&self, source: &Source) -> Option<&Tracked> {
@@ -809,6 +851,21 @@ fn tells(series: SeriesId) -> u8 {
         SeriesId::LiveHeap => 7,
         _ => 8,
     }
+}
+
+/// Series of which an allocation profile may name the line, the one it sees best first.
+const PROFILED: [SeriesId; 3] = [SeriesId::LiveHeap, SeriesId::ArrayBuffers, SeriesId::External];
+
+/// The window of a finding's series if it is memory of this isolate.
+fn memory_window(piece: &Piece, id: IsolateId) -> Option<u64> {
+    let source = &piece.source;
+    (source.isolate == Some(id) && PROFILED.contains(&source.series))
+        .then_some(piece.evidence.window_ms)
+}
+
+/// Whether a finding's series is memory of this isolate, whose allocations a profile sees.
+pub fn is_profiled(piece: &Piece, id: IsolateId) -> bool {
+    memory_window(piece, id).is_some()
 }
 
 /// Whether resident memory grew, over the shortest window, by half of what a leak must.

@@ -18,10 +18,11 @@ use crate::config::{Bytes, Config, LogLevel};
 use crate::evidence::SinkReport;
 pub use crate::finding::Identity;
 use crate::finding::{listener_json, settings_json};
-use crate::mailbox::{Event, EventKind, Mailbox, SnapshotJob, work};
+use crate::mailbox::{Event, EventKind, Mailbox, ProfileOrder, SnapshotJob, work};
 use crate::metric::SeriesId;
 use crate::pipeline::{Action, IsolateView, Pipeline, SeriesView};
 use crate::probe::{self, Probe};
+use crate::profile::Answer;
 use crate::readings::{Wait, Way};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample,
@@ -111,6 +112,7 @@ enum Command {
     Configure(Box<Config>),
     Snapshot { isolate: IsolateId, number: Option<u32>, reason: String },
     Written { job: u32, pause_ms: f64, error: Option<String> },
+    Profile { isolate: IsolateId, run: u32, answer: Answer },
     Detach(IsolateId),
 }
 
@@ -282,6 +284,11 @@ impl Handle {
         self.command(Command::Written { job, pause_ms, error });
     }
 
+    /// The JS thread has obeyed an order of the allocation profile, or could not.
+    pub fn profile(&self, run: u32, answer: Answer) {
+        self.command(Command::Profile { isolate: self.isolate, run, answer });
+    }
+
     /// Takes the isolate from under guard. The native thread ends with the last one.
     pub fn detach(&self) {
         let mut running = RUNNING.lock();
@@ -382,6 +389,11 @@ impl Outbox for Isolates {
             guarded.wake.wake();
             true
         })
+    }
+
+    fn order(&self, isolate: IsolateId, order: ProfileOrder) -> bool {
+        // Not woken for it: the tick wakes at its end, when the finding's file is written.
+        self.guarded.get(&isolate).map(|guarded| guarded.mailbox.put_order(order)).is_some()
     }
 
     fn withdraw(&self, isolate: IsolateId) -> bool {
@@ -527,6 +539,7 @@ impl Sampler {
             Command::Written { job, pause_ms, error } => {
                 self.collector.written(job, pause_ms, error, &self.isolates);
             }
+            Command::Profile { isolate, run, answer } => self.profiled(isolate, run, answer),
             Command::Detach(id) => {
                 self.isolates.guarded.remove(&id);
                 self.pipeline.detach(id);
@@ -629,6 +642,22 @@ impl Sampler {
         Some(used - self.cpu_rate? * at.0.saturating_sub(asked.0) as f64)
     }
 
+    fn profiled(&mut self, id: IsolateId, run: u32, answer: Answer) {
+        let now = self.now();
+        if let Some(plan) = self.pipeline.profile(id) {
+            match &answer {
+                Answer::Began => plan.began(now),
+                Answer::Read { last: false, .. } => plan.read(now),
+                Answer::Read { last: true, .. } | Answer::Stopped | Answer::Failed { .. } => {
+                    plan.ended(now);
+                }
+            }
+        }
+        self.collector.profile_answer(now, id, run, answer, &self.isolates);
+        self.evidence.0 = None;
+        self.publish();
+    }
+
     fn report(&mut self, report: SinkReport) {
         let sample = self.probe.read(probe::own::counts());
         let now = self.now();
@@ -713,6 +742,9 @@ impl Sampler {
                 guarded.asked = Some((now, probe::other_threads_cpu_micros(&[])));
                 guarded.mailbox.request(bits);
                 guarded.wake.wake();
+            }
+            Action::Profile(id, order) => {
+                self.collector.profile_order(now, id, order, &self.isolates);
             }
             Action::Open(draft) => {
                 let around = self.surroundings(draft.isolate);

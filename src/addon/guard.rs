@@ -12,6 +12,7 @@ use napi_derive::napi;
 use crate::config::{Given, OPTIONS, Origin};
 use crate::mailbox::{Mailbox, work};
 use crate::probe::uv::Loop;
+use crate::profile::Answer;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
 use crate::sampler::{self, Attach, Handle, Identity, Ways};
 use crate::v8::{Epilogue, Gc};
@@ -369,6 +370,24 @@ impl Guard {
     #[napi]
     pub fn snapshot_written(&self, id: u32, pause_ms: f64, error: Option<String>) {
         self.handle.snapshot_written(id, pause_ms, error);
+    }
+
+    /// Takes an order of the allocation profile as `[run, what, interval]`, or null.
+    #[napi]
+    pub fn take_profile_order(&self) -> Option<(u32, String, u32)> {
+        self.mailbox.take_order().map(|order| (order.run, order.what.into(), order.interval_bytes))
+    }
+
+    /// Reports that an order was obeyed, with the reading if it was one, and how long the loop stopped.
+    #[napi]
+    pub fn profile_answer(&self, run: u32, what: String, text: Option<String>, pause_ms: f64) {
+        self.handle.profile(run, Answer::of(&what, text, pause_ms));
+    }
+
+    /// Reports that an order could not be obeyed: the profile has ended.
+    #[napi]
+    pub fn profile_failed(&self, run: u32, code: String, message: String) {
+        self.handle.profile(run, Answer::Failed { code, message });
     }
 
     /// Asks for a snapshot on demand; the answer is an event with this number. False if it cannot be asked.

@@ -252,8 +252,10 @@ pub enum RefusalReason {
     Cooldown,
     /// `LEAKGUARD_SNAPSHOT=off`, or the only way allowed does not work here.
     Disabled,
-    /// Another snapshot is being taken.
+    /// Another snapshot is being taken, or somebody else uses V8's one sampling profiler.
     Busy,
+    /// This runtime does not offer it: no `node:inspector`, or the permission model forbids it.
+    Unavailable,
     /// The directory's lock could not be had in time.
     LockBusy,
     /// The directory's state can be neither read nor written.
@@ -276,6 +278,7 @@ impl RefusalReason {
             Self::Cooldown => "cooldown",
             Self::Disabled => "disabled",
             Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
             Self::LockBusy => "lock_busy",
             Self::State => "state",
             Self::ShuttingDown => "shutting_down",
