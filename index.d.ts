@@ -238,6 +238,20 @@ declare namespace leakguard {
     ended: string;
   }
 
+  /** How a forked snapshot came about. */
+  interface ForkReport {
+    /** Children that were begun. */
+    tries: number;
+    /** Times the event loop was stopped for it, and the longest of those. */
+    attempts: number;
+    pauseMs: number;
+    pauseCpuMs: number;
+    /** Why earlier children failed. */
+    mishaps: string[];
+    /** What last kept it from a quiet moment. */
+    disturbance: string | null;
+  }
+
   /** A snapshot that was written. */
   interface SnapshotEvent {
     schema: 1;
@@ -247,6 +261,8 @@ declare namespace leakguard {
     reason: string;
     pauseMs: number;
     extraMemoryBytes: number | null;
+    /** How the fork went; null if the snapshot was not forked. */
+    fork: ForkReport | null;
     meta: SnapshotMeta;
   }
 
@@ -309,6 +325,8 @@ declare namespace leakguard {
     refusals: RefusedEvent[];
     snapshots: SnapshotEvent[];
     snapshotInProgress: boolean;
+    /** Whether snapshots can be forked in this process; null: not yet tried, or not asked for. */
+    fork: { possible: boolean | null; why: string };
     losses: { readings: number; silenced: number };
     cost: { ticks: number; meanTickMicros: number | null; longestTickMicros: number };
   }

@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
-use crate::collector::{Collector, Outbox, Surroundings};
+use crate::collector::{Collector, Outbox, Surroundings, Version};
 use crate::config::{Bytes, Config, LogLevel};
 use crate::evidence::SinkReport;
+use crate::evidence::minder::News;
 pub use crate::finding::Identity;
 use crate::finding::{listener_json, settings_json};
 use crate::mailbox::{Event, EventKind, Mailbox, SnapshotJob, work};
@@ -110,6 +111,7 @@ enum Command {
     Epilogue(IsolateId, Epilogue),
     Configure(Box<Config>),
     Snapshot { isolate: IsolateId, number: Option<u32>, reason: String },
+    GcStage { isolate: IsolateId, number: u32 },
     Written { job: u32, pause_ms: f64, error: Option<String> },
     Detach(IsolateId),
 }
@@ -277,6 +279,11 @@ impl Handle {
         self.command(Command::Snapshot { isolate: self.isolate, number, reason })
     }
 
+    /// Asks for a forked child that only collects garbage; false if the guard cannot take the question.
+    pub fn request_gc_stage(&self, number: u32) -> bool {
+        self.command(Command::GcStage { isolate: self.isolate, number })
+    }
+
     /// The JS thread has done a snapshot job.
     pub fn snapshot_written(&self, job: u32, pause_ms: f64, error: Option<String>) {
         self.command(Command::Written { job, pause_ms, error });
@@ -419,7 +426,7 @@ struct Sampler {
     collector: Collector,
     isolates: Isolates,
     settings: Value,
-    evidence: (Option<(usize, u64, u64, bool)>, Value),
+    evidence: (Option<Version>, Value),
     /// CPU of the process per millisecond while no reading is under way, and the last mark.
     cpu_rate: Option<f64>,
     cpu_mark: Option<(Millis, u64)>,
@@ -459,6 +466,7 @@ impl Sampler {
         let mut ticker = tick(Duration::from_millis(self.config.interval_ms));
         loop {
             let reports = self.collector.reports().clone();
+            let news = self.collector.news().clone();
             select! {
                 // Attach, detach, settings, snapshots. The last isolate to go ends the thread.
                 recv(commands) -> command => match command {
@@ -483,6 +491,12 @@ impl Sampler {
                 recv(reports) -> report => {
                     if let Ok(report) = report {
                         self.report(report);
+                    }
+                },
+                // A forked snapshot needs the JS thread, or has come to its end.
+                recv(news) -> news => {
+                    if let Ok(news) = news {
+                        self.news(news);
                     }
                 },
                 // The clock.
@@ -523,6 +537,9 @@ impl Sampler {
                     &around,
                     &self.isolates,
                 );
+            }
+            Command::GcStage { isolate, number } => {
+                self.collector.gc_stage(number, isolate, &self.isolates);
             }
             Command::Written { job, pause_ms, error } => {
                 self.collector.written(job, pause_ms, error, &self.isolates);
@@ -637,6 +654,13 @@ impl Sampler {
         self.publish();
     }
 
+    fn news(&mut self, news: News) {
+        let around = self.surroundings(self.collector.active_isolate());
+        let now = self.now();
+        self.collector.on_news(now, news, &around, &self.isolates);
+        self.publish();
+    }
+
     fn tick(&mut self) {
         let began = Instant::now();
         let now = self.now();
@@ -723,6 +747,7 @@ impl Sampler {
                 self.evidence.0 = None;
             }
             Action::WarmedUp => {
+                self.collector.warmed_up();
                 let isolate = self.pipeline.first_isolate();
                 let around = self.surroundings(isolate);
                 self.collector.baseline(now, isolate, &around, &self.isolates);
@@ -986,6 +1011,7 @@ fn status_json(
         "refusals": evidence["refusals"],
         "snapshots": evidence["snapshots"],
         "snapshotInProgress": evidence["snapshotInProgress"],
+        "fork": evidence["fork"],
         "losses": { "readings": lost_readings, "silenced": published.silenced },
         "cost": {
             "ticks": cost.ticks,

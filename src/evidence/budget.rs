@@ -260,6 +260,8 @@ pub enum RefusalReason {
     State,
     /// The guard is stopping.
     ShuttingDown,
+    /// It was tried and did not work.
+    Failed,
 }
 
 impl RefusalReason {
@@ -279,6 +281,7 @@ impl RefusalReason {
             Self::LockBusy => "lock_busy",
             Self::State => "state",
             Self::ShuttingDown => "shutting_down",
+            Self::Failed => "failed",
         }
     }
 }
@@ -426,6 +429,43 @@ fn disabled(modes: SnapshotMode) -> Refusal {
         "LEAKGUARD_SNAPSHOT=fork, and forked snapshots do not work in this process"
     };
     Refusal::plain(RefusalReason::Disabled, sentence)
+}
+
+/// Whether so little memory is left that a forked child must go at once, and why: half the margin that it was
+/// begun with is used up.
+#[must_use]
+pub fn below_floor(figures: &Figures) -> Option<String> {
+    let margin_share = match figures.cgroup_oom_group {
+        Some(true) => MARGIN_FORK_OOM_GROUP,
+        _ => MARGIN_FORK,
+    } / 2.0;
+    if let (Some(limit), Some(used)) = (figures.cgroup_limit_bytes, figures.cgroup_used_bytes) {
+        let headroom = figures.cgroup_headroom_bytes.unwrap_or(u64::MAX);
+        let left = limit.saturating_sub(used).min(headroom);
+        let floor = share(limit, margin_share).max(MIN_MARGIN_BYTES);
+        if left < floor {
+            return Some(format!(
+                "{} were left below the cgroup limit of {}, and {} are kept",
+                size(left),
+                size(limit),
+                size(floor)
+            ));
+        }
+    }
+    let available = figures.mem_available_bytes?;
+    (available < 2 * MIN_MARGIN_BYTES).then(|| {
+        format!(
+            "{} were left on the machine, and {} are kept",
+            size(available),
+            size(2 * MIN_MARGIN_BYTES)
+        )
+    })
+}
+
+/// A size in words.
+#[must_use]
+pub fn size_words(bytes: u64) -> String {
+    size(bytes)
 }
 
 /// The limits that do not depend on the size of the heap.
