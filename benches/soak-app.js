@@ -82,10 +82,19 @@ if (variant === 'children') {
 /** @param {{ order?: string, id?: number }} message */
 async function obey(message) {
   if (message.order === 'gc') return leakguard[Symbol.for('leakguard.gcStage')]();
-  if (message.order === 'snapshot') return leakguard.snapshot({ reason: 'soak' });
+  if (message.order === 'snapshot') {
+    /** @type {any} */
+    let written = null;
+    leakguard.once('snapshot', (event) => {
+      written = event;
+    });
+    const answer = await leakguard.snapshot({ reason: 'soak' });
+    // The event follows the answer within the same wake.
+    await new Promise((resolve) => setImmediate(resolve));
+    return { ...answer, fork: written?.fork };
+  }
   if (message.order === 'state') {
-    const { fork, snapshots } = leakguard.status();
-    return { fork, snapshots, held: held.size, children, memory: process.memoryUsage() };
+    return { fork: leakguard.status().fork, held: held.size, children, memory: process.memoryUsage() };
   }
   return null;
 }

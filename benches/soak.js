@@ -192,7 +192,7 @@ async function runApp({ node, version, variant, heapMb, gcStages, snapshots, rps
   try {
     if (variant === 'inspector') inspector = await attachInspector(app.stderr);
     const { held } = await orders.give('state');
-    const between = Math.ceil(gcStages / Math.max(1, snapshots));
+    const between = Math.max(1, Math.ceil(gcStages / Math.max(1, snapshots)));
     while (row.gcStages < gcStages || row.snapshots < snapshots) {
       for (let i = 0; i < between && row.gcStages < gcStages; i++) await gcStage(orders, row);
       if (row.snapshots < snapshots) await snapshot(orders, row, held);
@@ -236,8 +236,7 @@ async function snapshot(orders, row, held) {
     count(row.failures, `snapshot: ${answer.refused.sentence}`);
     return;
   }
-  const { snapshots } = await orders.give('state');
-  const { fork } = snapshots[snapshots.length - 1];
+  const { fork } = answer;
   note(row, fork);
   const found = countInstances(answer.path, 'HeldSession');
   if (found === held) row.snapshotTries[fork.tries - 1] += 1;

@@ -22,6 +22,11 @@
 //!    that implies no lock; and afterwards the scheduler's own counts must say that none ran meanwhile. If
 //!    one did, the child is thrown away: it has not begun, because it waits for the verdict at a gate.
 //!
+//!    Where no such moment comes, because worker threads of the app never rest, the demand is made of V8's pool
+//!    alone: only that works on the heap that the child reads. Event loops of workers and libuv's pool
+//!    (bystanders, told by what they were seen to wait on) may then run; a lock that one of them held makes
+//!    the child hang, which is noticed and tried again.
+//!
 //! glibc's `fork` itself takes malloc's and stdio's locks first and gives them to the child in order, so that
 //! malloc works there; hence glibc, and glibc's own malloc, are required. The guard's own threads may run: they
 //! touch nothing that V8 has, and the child touches nothing that they lock.
@@ -59,6 +64,8 @@ const MAX_THREADS: usize = 512;
 /// most about 2 ms of its time. Longer would stop the loop, shorter would come back more often.
 const LOOKS: usize = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
+/// Looks by which bystanders are told from V8's pool.
+const LOOKS_FOR_BYSTANDERS: usize = 8;
 /// How long the self-test waits for its threads to sleep, and for its child to end.
 const SELF_TEST_PATIENCE: Duration = Duration::from_secs(2);
 /// `FUTEX_CMD_MASK` of linux/futex.h: the operation without its flags.
@@ -184,6 +191,13 @@ const QUIET_CALLS: &[i64] = &[
     libc::SYS_io_getevents, SYS_IO_URING_ENTER,
 ];
 
+/// Calls in which an event loop waits.
+#[rustfmt::skip]
+const EVENT_LOOP_CALLS: &[i64] = &[
+    #[cfg(target_arch = "x86_64")] libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2,
+];
+
 /// Reads a small file of `/proc` in one call; the text is valid until the next.
 fn read_small<'b>(dir: &OwnedFd, path: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
     use rustix::fs::{Mode, OFlags, openat};
@@ -236,9 +250,37 @@ fn parse_ran(text: &str) -> Option<(u64, u64)> {
     Some((cpu, words.nth(1)?.parse().ok()?))
 }
 
+/// Notes the threads that are bystanders: they have been seen to wait in an event loop, or on a condition variable
+/// of the executable itself (libuv's pool). V8's own pool waits on one in the heap and is never among them. Looks a
+/// few times, some milliseconds apart; for a native thread.
+pub fn note_bystanders(known: &mut Vec<u32>) {
+    let executable = executable();
+    let mut threads = Vec::new();
+    for _ in 0..LOOKS_FOR_BYSTANDERS {
+        if look(&[], &mut threads).is_err() {
+            return;
+        }
+        for thread in &threads {
+            let waits_elsewhere = match thread.wait {
+                Wait::Call(call) => EVENT_LOOP_CALLS.contains(&call),
+                Wait::Futex { address, .. } => {
+                    executable.is_some() && object_of(address as *const libc::c_void) == executable
+                }
+                Wait::Running => false,
+            };
+            if waits_elsewhere && !known.contains(&thread.tid) {
+                known.push(thread.tid);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
 /// The first thread that does not sleep quietly, in words.
-fn restless(threads: &[Thread]) -> Option<String> {
-    let thread = threads.iter().find(|thread| !thread.wait.is_quiet())?;
+fn restless(threads: &[Thread], bystanders: &[u32]) -> Option<String> {
+    let thread = threads
+        .iter()
+        .find(|thread| !thread.wait.is_quiet() && !bystanders.contains(&thread.tid))?;
     let mut name =
         std::fs::read_to_string(format!("/proc/self/task/{}/comm", thread.tid)).unwrap_or_default();
     name.truncate(name.trim_end().len());
@@ -390,8 +432,10 @@ pub struct Ticket {
     layout: CondvarLayout,
     limits: ChildLimits,
     mappings: Vec<Mapping>,
+    bystanders: Vec<u32>,
     output: Arc<File>,
     gate: (File, File),
+    _own: (own::Fd, own::Fd),
     claim: Arc<AtomicU8>,
     answer: Sender<Attempt>,
 }
@@ -414,13 +458,15 @@ impl Recall {
 
 impl Ticket {
     /// Reads what is slow to read (milliseconds) and opens the gate at which the child waits for the verdict. The
-    /// answer comes through `answer`; a ticket dropped unanswered closes that channel.
+    /// threads in `bystanders` may run during the fork. The answer comes through `answer`; a ticket dropped
+    /// unanswered closes that channel.
     ///
     /// # Errors
     /// One sentence: `/proc` is not readable, or there are no descriptors left.
     pub fn prepare(
         layout: CondvarLayout,
         limits: ChildLimits,
+        bystanders: Vec<u32>,
         output: Arc<File>,
         answer: Sender<Attempt>,
     ) -> Result<(Ticket, Recall), String> {
@@ -430,7 +476,11 @@ impl Ticket {
         let claim = Arc::new(AtomicU8::new(OPEN));
         let recall = Recall(Arc::clone(&claim));
         let gate = (File::from(gate.0), File::from(gate.1));
-        Ok((Ticket { layout, limits, mappings, output, gate, claim, answer }, recall))
+        let _own = (own::fd(), own::fd());
+        Ok((
+            Ticket { layout, limits, mappings, bystanders, output, gate, _own, claim, answer },
+            recall,
+        ))
     }
 }
 
@@ -484,22 +534,15 @@ fn fork_now(ticket: &Ticket, work: impl FnOnce() -> bool) -> Outcome {
     let mut except = own::thread_ids();
     except.push(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
     let (mut before, mut after) = (Vec::with_capacity(64), Vec::with_capacity(64));
-    for round in 0.. {
-        if let Err(problem) = look(&except, &mut before) {
-            return Outcome::Failed(problem);
-        }
-        match restless(&before) {
-            None => break,
-            Some(who) if round + 1 == LOOKS => return Outcome::Restless(who),
-            Some(_) => std::thread::sleep(BETWEEN_LOOKS),
-        }
+    // A first look, before anything is changed; the one that counts is made directly before the fork.
+    if let Some(outcome) = look_for_quiet(ticket, &except, &mut before) {
+        return outcome;
     }
     let now = match read_to_string("/proc/self/maps") {
         Ok(text) => parse_mappings(&text),
         Err(problem) => return Outcome::Failed(problem),
     };
     let (give, take) = plan(&ticket.mappings, &now);
-    let condvars = condvars(&before, ticket.layout);
     let parent = std::process::id();
 
     let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
@@ -512,6 +555,17 @@ fn fork_now(ticket: &Ticket, work: impl FnOnce() -> bool) -> Outcome {
         libc::pthread_sigmask(libc::SIG_SETMASK, blocked.as_ptr(), old.as_mut_ptr());
     }
     advise(&give, libc::MADV_DOFORK);
+    let again = look_for_quiet(ticket, &except, &mut before);
+    let undo = || {
+        advise(&take, libc::MADV_DONTFORK);
+        // SAFETY: `old` was initialised by pthread_sigmask above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
+    };
+    if let Some(outcome) = again {
+        undo();
+        return outcome;
+    }
+    let condvars = condvars(&before, ticket.layout);
     // SAFETY: glibc (self-test), so that its own locks and malloc's are in order in the child. Every other
     // thread that could hold a lock of V8 or Node sleeps without one; if that turns out to be wrong, the child
     // has done nothing yet and is killed at the gate. The child runs `enter_child` and never returns.
@@ -520,20 +574,38 @@ fn fork_now(ticket: &Ticket, work: impl FnOnce() -> bool) -> Outcome {
         enter_child(ticket, parent, &condvars, work);
     }
     let error = io::Error::last_os_error();
-    advise(&take, libc::MADV_DONTFORK);
-    // SAFETY: `old` was initialised by the call above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
+    undo();
     if pid < 0 {
         return Outcome::Failed(format!("fork failed: {error}"));
     }
     let child = Child::new(pid);
-    if look(&except, &mut after).is_err() || before != after {
+    let still = look(&except, &mut after).is_ok() && {
+        before.retain(|thread| !ticket.bystanders.contains(&thread.tid));
+        after.retain(|thread| !ticket.bystanders.contains(&thread.tid));
+        before == after
+    };
+    if !still {
         return Outcome::Disturbed(child);
     }
     match (&ticket.gate.1).write_all(b"!") {
         Ok(()) => Outcome::Forked(child),
         Err(error) => Outcome::Failed(format!("the child cannot be told to begin: {error}")),
     }
+}
+
+/// Looks a few times for a moment at which nobody runs but bystanders; what to answer if there is none.
+fn look_for_quiet(ticket: &Ticket, except: &[u32], threads: &mut Vec<Thread>) -> Option<Outcome> {
+    for round in 0.. {
+        if let Err(problem) = look(except, threads) {
+            return Some(Outcome::Failed(problem));
+        }
+        let who = restless(threads, &ticket.bystanders)?;
+        if round + 1 == LOOKS {
+            return Some(Outcome::Restless(who));
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    None
 }
 
 fn thread_cpu() -> Duration {
@@ -905,14 +977,19 @@ fn object_of(address: *const libc::c_void) -> Option<usize> {
     }
 }
 
+/// Start of the executable.
+fn executable() -> Option<usize> {
+    // SAFETY: getauxval takes any number.
+    object_of(unsafe { libc::getauxval(libc::AT_ENTRY) } as *const libc::c_void)
+}
+
 /// Whether the malloc that the process uses is glibc's. An executable that takes the address of `malloc` has an
 /// entry of its own for it, which says nothing; whoever replaces malloc also replaces `valloc` and its like, of
 /// which no executable takes the address.
 fn malloc_is_glibc() -> bool {
     // SAFETY: dlsym takes a terminated string and searches what is loaded.
     let object = |name: &CStr| object_of(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) });
-    // SAFETY: getauxval takes any number.
-    let executable = object_of(unsafe { libc::getauxval(libc::AT_ENTRY) } as *const libc::c_void);
+    let executable = executable();
     let libc = object(c"gnu_get_libc_version");
     let malloc = object(c"malloc");
     libc.is_some()
@@ -1254,7 +1331,7 @@ VmFlags: rd wr dc
         loop {
             let (answer, answers) = bounded(1);
             let (ticket, _recall) =
-                Ticket::prepare(layout, limits, Arc::clone(output), answer).unwrap();
+                Ticket::prepare(layout, limits, Vec::new(), Arc::clone(output), answer).unwrap();
             assert!(attempt(ticket, &work));
             match answers.recv().unwrap().outcome {
                 Outcome::Forked(child) => return child,
@@ -1331,7 +1408,8 @@ VmFlags: rd wr dc
         let limits = ChildLimits { budget_bytes: 1 << 30, lifetime: Duration::from_secs(5) };
         let (_read, write) = crate::evidence::sink::pipe().unwrap();
         let (answer, answers) = bounded(1);
-        let (ticket, recall) = Ticket::prepare(layout, limits, Arc::new(write), answer).unwrap();
+        let (ticket, recall) =
+            Ticket::prepare(layout, limits, Vec::new(), Arc::new(write), answer).unwrap();
         assert!(recall.withdraw() && !recall.withdraw());
         assert!(!attempt(ticket, || true));
         assert!(answers.recv().is_err());

@@ -35,6 +35,8 @@ const MAX_TRIES: u32 = 3;
 /// How long a quiet moment is looked for, all tries together. Worker threads that never rest need more, and are
 /// refused instead.
 const QUIET_WITHIN: Duration = Duration::from_secs(15);
+/// Attempts in which every other thread must sleep; after them, only V8's pool (see `fork`).
+const STRICT_ATTEMPTS: u32 = 5;
 /// Pauses between looks for a quiet moment: doubled from the first to the longest.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(2);
 const LONGEST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -187,6 +189,8 @@ struct Run<'a> {
     stop: &'a AtomicBool,
     report: ForkReport,
     quiet_until: Instant,
+    /// Threads that may run during the fork, once it had to be allowed.
+    bystanders: Vec<u32>,
 }
 
 /// The bytes of one try.
@@ -198,7 +202,15 @@ enum Way {
 impl<'a> Run<'a> {
     fn new(terms: Terms, errand: Errand, news: &'a Sender<News>, stop: &'a AtomicBool) -> Self {
         let report = ForkReport::failed(failure(RefusalReason::State, "nothing was tried"));
-        Run { terms, errand, news, stop, report, quiet_until: Instant::now() + QUIET_WITHIN }
+        Run {
+            terms,
+            errand,
+            news,
+            stop,
+            report,
+            quiet_until: Instant::now() + QUIET_WITHIN,
+            bystanders: Vec::new(),
+        }
     }
 
     fn run(mut self) -> ForkReport {
@@ -323,12 +335,16 @@ impl<'a> Run<'a> {
     }
 
     /// One attempt of the JS thread.
-    fn ask(&self, write: &Arc<File>) -> Result<Attempt, Mishap> {
+    fn ask(&mut self, write: &Arc<File>) -> Result<Attempt, Mishap> {
         let (answer, answers) = bounded(1);
         let limits =
             ChildLimits { budget_bytes: self.terms.budget_bytes, lifetime: self.terms.lifetime };
+        if self.report.attempts >= STRICT_ATTEMPTS {
+            fork::note_bystanders(&mut self.bystanders);
+        }
+        let bystanders = self.bystanders.clone();
         let (ticket, recall) =
-            Ticket::prepare(self.terms.layout, limits, Arc::clone(write), answer)
+            Ticket::prepare(self.terms.layout, limits, bystanders, Arc::clone(write), answer)
                 .map_err(|why| Mishap::Final(failure(RefusalReason::State, why)))?;
         let path = fork::path_of(write);
         if self.news.send(News::Ask(Box::new(ticket), path)).is_err() {
