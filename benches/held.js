@@ -103,7 +103,9 @@ function countInstances(file, className) {
   const bytes = new Bytes(file);
   try {
     const head = bytes.skip('"nodes":[');
-    const { snapshot } = JSON.parse(`${head.slice(0, head.lastIndexOf('"nodes"')).trimEnd().replace(/,$/, '')}}`);
+    const { snapshot } = JSON.parse(
+      `${head.slice(0, head.lastIndexOf('"nodes"')).trimEnd().replace(/,$/, '')}}`,
+    );
     /** @type {string[]} */
     const fields = snapshot.meta.node_fields;
     const typeField = fields.indexOf('type');

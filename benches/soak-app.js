@@ -7,6 +7,7 @@
 
 const { execFile } = require('node:child_process');
 const crypto = require('node:crypto');
+const { once } = require('node:events');
 const fs = require('node:fs');
 const { Worker } = require('node:worker_threads');
 const express = require('express');
@@ -83,19 +84,24 @@ if (variant === 'children') {
 async function obey(message) {
   if (message.order === 'gc') return leakguard[Symbol.for('leakguard.gcStage')]();
   if (message.order === 'snapshot') {
-    /** @type {any} */
-    let written = null;
-    leakguard.once('snapshot', (event) => {
-      written = event;
-    });
+    const gone = new AbortController();
+    const written = once(leakguard, 'snapshot', { signal: gone.signal }).then(
+      ([event]) => event.fork,
+      () => null,
+    );
     const answer = await leakguard.snapshot({ reason: 'soak' });
-    // The event follows the answer within the same wake.
-    await new Promise((resolve) => setImmediate(resolve));
-    return { ...answer, fork: written?.fork };
+    if (answer.refused) gone.abort();
+    return { ...answer, fork: await written };
   }
   if (message.order === 'state') {
-    return { fork: leakguard.status().fork, held: held.size, children, memory: process.memoryUsage() };
+    return {
+      fork: leakguard.status().fork,
+      held: held.size,
+      children,
+      memory: process.memoryUsage(),
+    };
   }
+  if (message.order === 'exit') process.exit(7);
   return null;
 }
 process.on('message', (message) => {

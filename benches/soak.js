@@ -69,7 +69,9 @@ const LOAD = {
  */
 function count(counts, what) {
   // Sizes and numbers differ each time; the kind is what counts.
-  const kind = what.replace(/[\d.]+ (MiB|GiB|KiB|B)\b/g, 'N').replace(/in \d+ attempts/, 'in N attempts');
+  const kind = what
+    .replace(/[\d.]+ (MiB|GiB|KiB|B)\b/g, 'N')
+    .replace(/in \d+ attempts/, 'in N attempts');
   counts[kind] = (counts[kind] ?? 0) + 1;
 }
 
@@ -92,7 +94,11 @@ function attachInspector(stderr) {
         'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
     );
     socket.once('data', () => {
-      for (const [id, method] of ['Runtime.enable', 'Debugger.enable', 'HeapProfiler.enable'].entries()) {
+      for (const [id, method] of [
+        'Runtime.enable',
+        'Debugger.enable',
+        'HeapProfiler.enable',
+      ].entries()) {
         socket.write(frame(JSON.stringify({ id: id + 1, method })));
       }
       socket.resume();
@@ -270,7 +276,8 @@ const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 function total(rows, of) {
   /** @type {Record<string, number>} */
   const counts = {};
-  for (const row of rows) for (const [kind, n] of Object.entries(of(row))) counts[kind] = (counts[kind] ?? 0) + n;
+  for (const row of rows)
+    for (const [kind, n] of Object.entries(of(row))) counts[kind] = (counts[kind] ?? 0) + n;
   return Object.entries(counts).sort((a, b) => b[1] - a[1]);
 }
 
@@ -283,7 +290,9 @@ function table(rows, name) {
   /** @type {Map<string, Row[]>} */
   const groups = new Map();
   for (const row of rows) groups.set(name(row), [...(groups.get(name(row)) ?? []), row]);
-  for (const [key, group] of [...groups, ['**all**', rows]].map((entry) => /** @type {[string, Row[]]} */ (entry))) {
+  for (const [key, group] of [...groups, ['**all**', rows]].map(
+    (entry) => /** @type {[string, Row[]]} */ (entry),
+  )) {
     const pauses = group.flatMap((row) => row.pauses);
     lines.push(
       `| ${key} | ${group.length} ` +
@@ -300,7 +309,9 @@ function table(rows, name) {
 function render(rows) {
   const list = (/** @type {[string, number][]} */ entries) =>
     entries.length === 0 ? 'None.' : entries.map(([kind, n]) => `- ${n} x ${kind}`).join('\n');
-  const harm = rows.flatMap((row) => row.harm.map((what) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${what}`));
+  const harm = rows.flatMap((row) =>
+    row.harm.map((what) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${what}`),
+  );
   return `# Soak of forked snapshots
 
 Made by \`npm run soak\`; rows in soak.json. Express apps under load fork children that run the garbage collector as a
@@ -359,7 +370,8 @@ async function main() {
   });
   const rowsFile = path.join(path.dirname(values.out), 'soak.json');
   /** @type {Row[]} */
-  const rows = values.merge && fs.existsSync(rowsFile) ? JSON.parse(fs.readFileSync(rowsFile, 'utf8')) : [];
+  const rows =
+    values.merge && fs.existsSync(rowsFile) ? JSON.parse(fs.readFileSync(rowsFile, 'utf8')) : [];
   const heaps = values.heaps.split(',').map(Number);
   const variants = values.with.split(',');
   const wanted = { forks: Number(values.forks), snapshots: Number(values.snapshots) };
@@ -372,7 +384,8 @@ async function main() {
     // Versions change fastest, then variants; most apps are small.
     const { node, version } = nodes[round % nodes.length];
     const variant = variants[Math.floor(round / nodes.length) % variants.length];
-    const heapMb = heaps[Math.min(heaps.length - 1, Math.clz32((round * 2654435761) >>> 0) % heaps.length)];
+    const heapMb =
+      heaps[Math.min(heaps.length - 1, Math.clz32((round * 2654435761) >>> 0) % heaps.length)];
     const row = await runApp({
       node,
       version,
@@ -391,7 +404,9 @@ async function main() {
       `${version} ${variant} ${heapMb} MB: GC stages ${row.gcTries.join('/')} of ${row.gcStages}, snapshots ` +
         `${row.snapshotTries.join('/')} of ${row.snapshots}, stop p50 ${quantile(row.pauses, 0.5)} max ${quantile(row.pauses, 1)} ms, ` +
         `requests failed ${row.failedRequests} of ${row.requests}` +
-        [...row.harm, ...Object.keys(row.failures), ...Object.keys(row.mishaps)].map((text) => `\n  ${text}`).join(''),
+        [...row.harm, ...Object.keys(row.failures), ...Object.keys(row.mishaps)]
+          .map((text) => `\n  ${text}`)
+          .join(''),
     );
     fs.mkdirSync(path.dirname(values.out), { recursive: true });
     fs.writeFileSync(rowsFile, `${JSON.stringify(rows)}\n`);
