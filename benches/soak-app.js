@@ -80,19 +80,39 @@ if (variant === 'children') {
   }, 250);
 }
 
+async function snapshot() {
+  const gone = new AbortController();
+  /** @type {Promise<any>} */
+  const written = once(leakguard, 'snapshot', { signal: gone.signal }).then(
+    ([event]) => event,
+    () => null,
+  );
+  const answer = await leakguard.snapshot({ reason: 'soak' });
+  if (answer.refused) gone.abort();
+  const event = await written;
+  return { ...answer, fork: event?.fork, pauseMs: event?.pauseMs };
+}
+
+/** A snapshot, and the longest time between two turns of the loop meanwhile. */
+async function timedSnapshot() {
+  let last = performance.now();
+  let gapMs = 0;
+  const turns = setInterval(() => {
+    const now = performance.now();
+    gapMs = Math.max(gapMs, now - last);
+    last = now;
+  }, 1);
+  const answer = await snapshot();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  clearInterval(turns);
+  return { ...answer, gapMs };
+}
+
 /** @param {{ order?: string, id?: number }} message */
 async function obey(message) {
   if (message.order === 'gc') return leakguard[Symbol.for('leakguard.gcStage')]();
-  if (message.order === 'snapshot') {
-    const gone = new AbortController();
-    const written = once(leakguard, 'snapshot', { signal: gone.signal }).then(
-      ([event]) => event.fork,
-      () => null,
-    );
-    const answer = await leakguard.snapshot({ reason: 'soak' });
-    if (answer.refused) gone.abort();
-    return { ...answer, fork: await written };
-  }
+  if (message.order === 'snapshot') return snapshot();
+  if (message.order === 'timed-snapshot') return timedSnapshot();
   if (message.order === 'state') {
     return {
       fork: leakguard.status().fork,

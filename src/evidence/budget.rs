@@ -44,6 +44,8 @@ const COMPRESSION_FACTOR: u64 = 4;
 const FILE_SLACK: u64 = 3;
 /// How long a snapshot may take before others no longer wait for it, beyond four times its prediction.
 const MIN_TIMEOUT_MILLIS: u64 = 60_000;
+/// The same for a forked child: it runs at nice 19, and on a busy machine takes what the others leave.
+const MIN_TIMEOUT_FORK_MILLIS: u64 = 300_000;
 /// The window of `LEAKGUARD_MAX_SNAPSHOTS`.
 pub const COUNT_WINDOW_MILLIS: u64 = 24 * 3600 * 1000;
 
@@ -610,7 +612,10 @@ fn fits(
         max_file_bytes: max_file.min(quota_left),
         child_budget_bytes: left.saturating_sub(copies).saturating_sub(file_in_memory),
         timeout_millis: share(heap, 4.0 * predictions.inline.pause_millis_per_mib / as_f64(MIB))
-            .max(MIN_TIMEOUT_MILLIS),
+            .max(match mode {
+                Mode::Inline => MIN_TIMEOUT_MILLIS,
+                Mode::Fork => MIN_TIMEOUT_FORK_MILLIS,
+            }),
     })
 }
 

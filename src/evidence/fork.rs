@@ -943,15 +943,6 @@ fn try_everything() -> Result<CondvarLayout, String> {
     if !malloc_is_glibc() {
         return Err("malloc is not glibc's: another allocator is preloaded".into());
     }
-    let me = rustix::thread::gettid().as_raw_nonzero().get();
-    let ran = std::fs::read_to_string(format!("/proc/self/task/{me}/schedstat"))
-        .ok()
-        .and_then(|text| parse_ran(&text));
-    if ran.is_none_or(|(cpu, slices)| cpu == 0 || slices == 0) {
-        return Err(
-            "the kernel does not say when a thread ran (/proc/self/task/*/schedstat)".into()
-        );
-    }
     let page = TestPage::map()?;
     let bench = Bench::seat()?;
     let result = bench.layout().and_then(|layout| {
@@ -1104,6 +1095,12 @@ impl Bench {
                 last = std::fs::read_to_string(&path)
                     .map_err(|error| format!("{path} cannot be read: {error}"))?;
                 let wait = Wait::parse(&last).filter(|wait| wait.is_quiet());
+                let path = format!("/proc/self/task/{}/schedstat", tid.load(Ordering::Acquire));
+                let ran = std::fs::read_to_string(&path).ok().and_then(|text| parse_ran(&text));
+                // A thread that sleeps has run before.
+                if wait.is_some() && ran.is_none_or(|(cpu, slices)| cpu == 0 || slices == 0) {
+                    return Err(format!("the kernel does not say when a thread ran ({path})"));
+                }
                 words.extend(wait.and_then(Wait::condvar_word));
             }
             if words.len() < 2 {
