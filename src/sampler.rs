@@ -813,7 +813,7 @@ impl Sampler {
             |series| isolate.and_then(|id| self.pipeline.last(id, series)).map(|(_, value)| value);
         Surroundings {
             process: self.pipeline.last_process().clone(),
-            live_heap_bytes: last(SeriesId::LiveHeap).or_else(|| last(SeriesId::HeapUsed)),
+            live_heap_bytes: expected_live(last(SeriesId::LiveHeap), last(SeriesId::HeapUsed)),
             large_object_bytes: isolate.and_then(|id| self.pipeline.large_objects(id)),
             heap_limit_bytes: isolate.and_then(|id| self.pipeline.heap_limit(id)),
             tid: guarded.map_or(0, |guarded| guarded.tid),
@@ -884,6 +884,15 @@ fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
         Ways { pressure: true, .. } if seen => Way::Pressure,
         Ways { force: true, .. } => Way::Forced,
         _ => Way::Natural,
+    }
+}
+
+/// Live heap that a snapshot is to be budgeted for. The last reading may be minutes old and the heap have grown
+/// several times since; of what is used now, garbage is seldom more than some 40 % for long.
+fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
+    match (live, used) {
+        (Some(live), Some(used)) => Some(live.max(0.6 * used)),
+        (live, used) => live.or(used),
     }
 }
 
