@@ -56,7 +56,7 @@ class Bytes {
     for (;;) {
       const byte = this.next();
       if (byte >= 0x30 && byte <= 0x39) {
-        value = (value < 0 ? 0 : value) * 10 + byte - 0x30;
+        value = Math.max(value, 0) * 10 + byte - 0x30;
         continue;
       }
       if (value >= 0) each(value);

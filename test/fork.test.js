@@ -14,7 +14,7 @@ const { setTimeout: delay } = require('node:timers/promises');
 const { countInstances } = require('../benches/held.js');
 const { startApp } = require('./harness.js');
 
-/** @typedef {import('./harness.js').RunningApp} RunningApp */
+/** @typedef {Awaited<ReturnType<typeof startApp>>} RunningApp */
 
 const SOAK_APP = path.join(__dirname, '..', 'benches', 'soak-app.js');
 const DEADLINE_MS = 120_000;
