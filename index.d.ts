@@ -63,7 +63,7 @@ declare namespace leakguard {
     app?: string;
     /** `silent` `warn` `info` `debug`: findings and refusals, one line each on stderr. Accepted: one of silent, warn, info, debug. Default: `warn`. */
     log?: 'silent' | 'warn' | 'info' | 'debug';
-    /** Ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves. Accepted: none, or some of pressure, epilogue, gc separated by commas. Default: `none`. */
+    /** Ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves; `soak`: `auto` forks snapshots, whatever docs/SOAK.md says. Accepted: none, or some of pressure, epilogue, gc, soak separated by commas. Default: `none`. */
     without?: string;
     // options:end
   }
@@ -278,6 +278,20 @@ declare namespace leakguard {
     numbers: Record<string, number>;
   }
 
+  /** How a forked snapshot came about. */
+  interface ForkReport {
+    /** Children that were begun. */
+    tries: number;
+    /** Times the event loop was stopped for it, and the longest of those. */
+    attempts: number;
+    pauseMs: number;
+    pauseCpuMs: number;
+    /** Why earlier children failed. */
+    mishaps: string[];
+    /** What last kept it from a quiet moment. */
+    disturbance: string | null;
+  }
+
   /** A snapshot that was written. */
   interface SnapshotEvent {
     schema: 1;
@@ -287,6 +301,8 @@ declare namespace leakguard {
     reason: string;
     pauseMs: number;
     extraMemoryBytes: number | null;
+    /** How the fork went; null if the snapshot was not forked. */
+    fork: ForkReport | null;
     meta: SnapshotMeta;
   }
 
@@ -349,6 +365,8 @@ declare namespace leakguard {
     refusals: RefusedEvent[];
     snapshots: SnapshotEvent[];
     snapshotInProgress: boolean;
+    /** Whether snapshots can be forked in this process; null: not yet tried, or not asked for. */
+    fork: { possible: boolean | null; why: string };
     losses: { readings: number; silenced: number };
     cost: { ticks: number; meanTickMicros: number | null; longestTickMicros: number };
   }

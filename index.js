@@ -16,7 +16,7 @@ const { load } = require('./lib/load');
 const { fromEnvironment, fromOptions } = require('./lib/options');
 const { appPackage } = require('./lib/app');
 const probes = require('./lib/probes');
-const { writeSnapshot } = require('./lib/snapshot');
+const { takeSnapshot } = require('./lib/snapshot');
 const work = require('./lib/work');
 const { version } = require('./package.json');
 
@@ -178,6 +178,7 @@ class Leakguard extends EventEmitter {
       refusals: [],
       snapshots: [],
       snapshotInProgress: false,
+      fork: { possible: null, why: 'the guard is not running' },
       losses: { readings: 0, silenced: 0 },
       cost: { ticks: 0, meanTickMicros: null, longestTickMicros: 0 },
     };
@@ -214,6 +215,23 @@ class Leakguard extends EventEmitter {
     });
   }
 
+  /**
+   * Forks a child that only collects garbage, as a snapshot does first. For `npm run soak`.
+   *
+   * @returns {Promise<any>}
+   */
+  [Symbol.for('leakguard.gcStage')]() {
+    const native = this.#native;
+    return new Promise((resolve) => {
+      const number = this.#nextQuestion++;
+      this.#questions.set(number, resolve);
+      if (native === null || !native.requestGcStage(number)) {
+        this.#questions.delete(number);
+        resolve({ ok: false, problem: 'the guard is not running' });
+      }
+    });
+  }
+
   /** @param {string} file @param {object} [options] */
   analyze(file, options) {
     return require('./lib/analyze').analyze(file, options);
@@ -241,7 +259,7 @@ class Leakguard extends EventEmitter {
         this.#profile ??= require('./lib/profile');
         this.#profile.doOrders(native);
       }
-      if (bits & work.SNAPSHOT) writeSnapshot(native);
+      if (bits & work.SNAPSHOT) takeSnapshot(native);
       if (bits & work.EVENTS) this.#takeEvents(native);
     } catch (error) {
       this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);

@@ -88,4 +88,4 @@ function stopObserving() {
   watching = null;
 }
 
-module.exports = { forceGc, observeMajor, expireObserver, stopObserving };
+module.exports = { obtainGc, forceGc, observeMajor, expireObserver, stopObserving };

@@ -302,9 +302,10 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "without",
-        Kind::Words(&["pressure", "epilogue", "gc"]),
+        Kind::Words(&["pressure", "epilogue", "gc", "soak"]),
         "none",
-        "ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves",
+        "ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves; \
+         `soak`: `auto` forks snapshots, whatever docs/SOAK.md says",
     ),
 ];
 
@@ -345,7 +346,7 @@ pub enum Compress {
     Zstd,
 }
 
-/// Ways of knowing the live heap that are not to be used.
+/// What tests do without: ways of knowing the live heap, and caution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Without {
     /// `MemoryPressureNotification`.
@@ -354,6 +355,8 @@ pub struct Without {
     pub epilogue: bool,
     /// Forced `gc()`.
     pub gc: bool,
+    /// The soak that has to pass before `auto` forks snapshots.
+    pub soak: bool,
 }
 
 /// The settings in force, parsed.
@@ -705,6 +708,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             pressure: without("pressure"),
             epilogue: without("epilogue"),
             gc: without("gc"),
+            soak: without("soak"),
         },
         origins: chosen
             .iter()

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::evidence::fork::Ticket;
+
 /// Events kept for a JS thread that does not come; the oldest go first.
 const MAX_EVENTS: usize = 64;
 
@@ -76,13 +78,37 @@ pub struct Event {
     pub payload: String,
 }
 
+/// How the JS thread is to do a job.
+#[derive(Debug)]
+pub enum JobWay {
+    /// Write it itself.
+    Inline,
+    /// Fork a child that writes it.
+    Fork(Box<Ticket>),
+    /// Fork a child that collects garbage and writes `ok`.
+    GcStage(Box<Ticket>),
+}
+
+impl JobWay {
+    /// The name in JavaScript.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            JobWay::Inline => "inline",
+            JobWay::Fork(_) => "fork",
+            JobWay::GcStage(_) => "gc-stage",
+        }
+    }
+}
+
 /// A snapshot that the JS thread is to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct SnapshotJob {
     /// Number of the job.
     pub id: u32,
     /// Path to write to: the pipe's end under /proc/self/fd, or a `.part` file.
     pub path: String,
+    /// How.
+    pub way: JobWay,
 }
 
 /// What the JS thread is to do about the allocation profile.

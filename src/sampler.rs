@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
-use crate::collector::{Collector, Outbox, Surroundings};
+use crate::collector::{Collector, Outbox, Surroundings, Version};
 use crate::config::{Bytes, Config, LogLevel};
 use crate::evidence::SinkReport;
+use crate::evidence::minder::News;
 pub use crate::finding::Identity;
 use crate::finding::{listener_json, settings_json};
 use crate::mailbox::{Event, EventKind, Mailbox, ProfileOrder, SnapshotJob, work};
@@ -111,6 +112,7 @@ enum Command {
     Epilogue(IsolateId, Epilogue),
     Configure(Box<Config>),
     Snapshot { isolate: IsolateId, number: Option<u32>, reason: String },
+    GcStage { isolate: IsolateId, number: u32 },
     Written { job: u32, pause_ms: f64, error: Option<String> },
     Profile { isolate: IsolateId, run: u32, answer: Answer },
     Detach(IsolateId),
@@ -279,6 +281,11 @@ impl Handle {
         self.command(Command::Snapshot { isolate: self.isolate, number, reason })
     }
 
+    /// Asks for a forked child that only collects garbage; false if the guard cannot take the question.
+    pub fn request_gc_stage(&self, number: u32) -> bool {
+        self.command(Command::GcStage { isolate: self.isolate, number })
+    }
+
     /// The JS thread has done a snapshot job.
     pub fn snapshot_written(&self, job: u32, pause_ms: f64, error: Option<String>) {
         self.command(Command::Written { job, pause_ms, error });
@@ -431,7 +438,7 @@ struct Sampler {
     collector: Collector,
     isolates: Isolates,
     settings: Value,
-    evidence: (Option<(usize, u64, u64, bool)>, Value),
+    evidence: (Option<Version>, Value),
     /// CPU of the process per millisecond while no reading is under way, and the last mark.
     cpu_rate: Option<f64>,
     cpu_mark: Option<(Millis, u64)>,
@@ -471,6 +478,7 @@ impl Sampler {
         let mut ticker = tick(Duration::from_millis(self.config.interval_ms));
         loop {
             let reports = self.collector.reports().clone();
+            let news = self.collector.news().clone();
             select! {
                 // Attach, detach, settings, snapshots. The last isolate to go ends the thread.
                 recv(commands) -> command => match command {
@@ -495,6 +503,12 @@ impl Sampler {
                 recv(reports) -> report => {
                     if let Ok(report) = report {
                         self.report(report);
+                    }
+                },
+                // A forked snapshot needs the JS thread, or has come to its end.
+                recv(news) -> news => {
+                    if let Ok(news) = news {
+                        self.news(news);
                     }
                 },
                 // The clock.
@@ -535,6 +549,9 @@ impl Sampler {
                     &around,
                     &self.isolates,
                 );
+            }
+            Command::GcStage { isolate, number } => {
+                self.collector.gc_stage(number, isolate, &self.isolates);
             }
             Command::Written { job, pause_ms, error } => {
                 self.collector.written(job, pause_ms, error, &self.isolates);
@@ -666,6 +683,13 @@ impl Sampler {
         self.publish();
     }
 
+    fn news(&mut self, news: News) {
+        let around = self.surroundings(self.collector.active_isolate());
+        let now = self.now();
+        self.collector.on_news(now, news, &around, &self.isolates);
+        self.publish();
+    }
+
     fn tick(&mut self) {
         let began = Instant::now();
         let now = self.now();
@@ -755,6 +779,7 @@ impl Sampler {
                 self.evidence.0 = None;
             }
             Action::WarmedUp => {
+                self.collector.warmed_up();
                 let isolate = self.pipeline.first_isolate();
                 let around = self.surroundings(isolate);
                 self.collector.baseline(now, isolate, &around, &self.isolates);
@@ -820,7 +845,7 @@ impl Sampler {
             |series| isolate.and_then(|id| self.pipeline.last(id, series)).map(|(_, value)| value);
         Surroundings {
             process: self.pipeline.last_process().clone(),
-            live_heap_bytes: last(SeriesId::LiveHeap).or_else(|| last(SeriesId::HeapUsed)),
+            live_heap_bytes: expected_live(last(SeriesId::LiveHeap), last(SeriesId::HeapUsed)),
             large_object_bytes: isolate.and_then(|id| self.pipeline.large_objects(id)),
             heap_limit_bytes: isolate.and_then(|id| self.pipeline.heap_limit(id)),
             tid: guarded.map_or(0, |guarded| guarded.tid),
@@ -891,6 +916,15 @@ fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
         Ways { pressure: true, .. } if seen => Way::Pressure,
         Ways { force: true, .. } => Way::Forced,
         _ => Way::Natural,
+    }
+}
+
+/// Live heap that a snapshot is to be budgeted for. The last reading may be minutes old and the heap have grown
+/// several times since; of what is used now, garbage is seldom more than some 40 % for long.
+fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
+    match (live, used) {
+        (Some(live), Some(used)) => Some(live.max(0.6 * used)),
+        (live, used) => live.or(used),
     }
 }
 
@@ -1018,6 +1052,7 @@ fn status_json(
         "refusals": evidence["refusals"],
         "snapshots": evidence["snapshots"],
         "snapshotInProgress": evidence["snapshotInProgress"],
+        "fork": evidence["fork"],
         "losses": { "readings": lost_readings, "silenced": published.silenced },
         "cost": {
             "ticks": cost.ticks,

@@ -10,7 +10,8 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
 use crate::config::{Given, OPTIONS, Origin};
-use crate::mailbox::{Mailbox, work};
+use crate::evidence::fork::{self, Ticket};
+use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
@@ -97,6 +98,17 @@ pub struct Resolved {
     pub warnings: Vec<Warning>,
 }
 
+/// A snapshot that the JS thread is to write, or to have written.
+#[napi(object)]
+pub struct Job {
+    /// Its number.
+    pub id: u32,
+    /// Where V8 writes.
+    pub path: String,
+    /// `inline`, `fork`, `gc-stage`.
+    pub way: String,
+}
+
 /// One listener line of the JS thread's table.
 #[napi(object)]
 pub struct ListenerRow {
@@ -179,6 +191,8 @@ struct Local {
     gc: Option<Gc>,
     uv: Option<Loop>,
     handle: Option<Handle>,
+    /// Of the job taken last, until it is carried out.
+    ticket: Option<Box<Ticket>>,
 }
 
 impl Local {
@@ -186,6 +200,7 @@ impl Local {
     fn end(&mut self) {
         self.gc = None;
         self.uv = None;
+        self.ticket = None;
         if let Some(handle) = self.handle.take() {
             handle.detach();
         }
@@ -260,7 +275,8 @@ impl Guard {
         };
         handle.epilogue(epilogue);
         let uv = env.get_uv_event_loop().ok().and_then(|uv| uv_loop(uv.cast()));
-        let local = Rc::new(RefCell::new(Local { gc, uv, handle: Some(handle.clone()) }));
+        let local =
+            Rc::new(RefCell::new(Local { gc, uv, handle: Some(handle.clone()), ticket: None }));
         // The isolate still lives in the hook, and no longer after it.
         env.add_env_cleanup_hook(Rc::clone(&local), |local| local.borrow_mut().end())?;
         Ok(Guard { mailbox, handle, local })
@@ -360,10 +376,31 @@ impl Guard {
         self.handle.live_heap_failed();
     }
 
-    /// Takes the snapshot job as `[id, path]`, or null.
+    /// Takes the snapshot job, or null.
     #[napi]
-    pub fn take_snapshot_job(&self) -> Option<(u32, String)> {
-        self.mailbox.take_job().map(|job| (job.id, job.path))
+    pub fn take_snapshot_job(&self) -> Option<Job> {
+        let SnapshotJob { id, path, way } = self.mailbox.take_job()?;
+        let name = way.as_str().to_owned();
+        self.local.borrow_mut().ticket = match way {
+            JobWay::Inline => None,
+            JobWay::Fork(ticket) | JobWay::GcStage(ticket) => Some(ticket),
+        };
+        Some(Job { id, path, way: name })
+    }
+
+    /// Carries the fork of the job out. `work` is called in the child only, which ends with it.
+    #[napi]
+    pub fn fork_snapshot(&self, work: Function<(), ()>) {
+        let ticket = self.local.borrow_mut().ticket.take();
+        if let Some(ticket) = ticket {
+            fork::attempt(*ticket, || work.call(()).is_ok());
+        }
+    }
+
+    /// Asks for a forked child that only collects garbage; the answer is an event with this number.
+    #[napi]
+    pub fn request_gc_stage(&self, number: u32) -> bool {
+        self.handle.request_gc_stage(number)
     }
 
     /// Reports how the snapshot job went: how long the loop stopped, and what was thrown, if anything.

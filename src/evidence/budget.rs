@@ -44,6 +44,8 @@ const COMPRESSION_FACTOR: u64 = 4;
 const FILE_SLACK: u64 = 3;
 /// How long a snapshot may take before others no longer wait for it, beyond four times its prediction.
 const MIN_TIMEOUT_MILLIS: u64 = 60_000;
+/// The same for a forked child: it runs at nice 19, and on a busy machine takes what the others leave.
+const MIN_TIMEOUT_FORK_MILLIS: u64 = 300_000;
 /// The window of `LEAKGUARD_MAX_SNAPSHOTS`.
 pub const COUNT_WINDOW_MILLIS: u64 = 24 * 3600 * 1000;
 
@@ -262,6 +264,8 @@ pub enum RefusalReason {
     State,
     /// The guard is stopping.
     ShuttingDown,
+    /// It was tried and did not work.
+    Failed,
 }
 
 impl RefusalReason {
@@ -282,6 +286,7 @@ impl RefusalReason {
             Self::LockBusy => "lock_busy",
             Self::State => "state",
             Self::ShuttingDown => "shutting_down",
+            Self::Failed => "failed",
         }
     }
 }
@@ -431,6 +436,43 @@ fn disabled(modes: SnapshotMode) -> Refusal {
     Refusal::plain(RefusalReason::Disabled, sentence)
 }
 
+/// Whether so little memory is left that a forked child must go at once, and why: half the margin that it was
+/// begun with is used up.
+#[must_use]
+pub fn below_floor(figures: &Figures) -> Option<String> {
+    let margin_share = match figures.cgroup_oom_group {
+        Some(true) => MARGIN_FORK_OOM_GROUP,
+        _ => MARGIN_FORK,
+    } / 2.0;
+    if let (Some(limit), Some(used)) = (figures.cgroup_limit_bytes, figures.cgroup_used_bytes) {
+        let headroom = figures.cgroup_headroom_bytes.unwrap_or(u64::MAX);
+        let left = limit.saturating_sub(used).min(headroom);
+        let floor = share(limit, margin_share).max(MIN_MARGIN_BYTES);
+        if left < floor {
+            return Some(format!(
+                "{} were left below the cgroup limit of {}, and {} are kept",
+                size(left),
+                size(limit),
+                size(floor)
+            ));
+        }
+    }
+    let available = figures.mem_available_bytes?;
+    (available < 2 * MIN_MARGIN_BYTES).then(|| {
+        format!(
+            "{} were left on the machine, and {} are kept",
+            size(available),
+            size(2 * MIN_MARGIN_BYTES)
+        )
+    })
+}
+
+/// A size in words.
+#[must_use]
+pub fn size_words(bytes: u64) -> String {
+    size(bytes)
+}
+
 /// The limits that do not depend on the size of the heap.
 fn spent(
     now: WallMillis,
@@ -573,7 +615,10 @@ fn fits(
         max_file_bytes: max_file.min(quota_left),
         child_budget_bytes: left.saturating_sub(copies).saturating_sub(file_in_memory),
         timeout_millis: share(heap, 4.0 * predictions.inline.pause_millis_per_mib / as_f64(MIB))
-            .max(MIN_TIMEOUT_MILLIS),
+            .max(match mode {
+                Mode::Inline => MIN_TIMEOUT_MILLIS,
+                Mode::Fork => MIN_TIMEOUT_FORK_MILLIS,
+            }),
     })
 }
 

@@ -278,6 +278,19 @@ pub fn pipe() -> io::Result<(File, File)> {
     }
 }
 
+/// A pipe for a snapshot: read end, write end.
+///
+/// # Errors
+/// If the process has no handles left.
+#[cfg(windows)]
+pub fn pipe() -> io::Result<(File, File)> {
+    let (read, write) = io::pipe()?;
+    Ok((
+        File::from(std::os::windows::io::OwnedHandle::from(read)),
+        File::from(std::os::windows::io::OwnedHandle::from(write)),
+    ))
+}
+
 /// Starts a sink on the read end of a pipe. The caller closes its write end when the snapshot is written.
 ///
 /// # Errors

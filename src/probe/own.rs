@@ -97,6 +97,11 @@ pub(super) fn with_threads<R>(f: impl FnOnce(&[ThreadId], u64) -> R) -> R {
     f(&threads, ENDED_CPU_NANOS.load(Relaxed))
 }
 
+/// Kernel ids of the guard's running threads.
+pub fn thread_ids() -> Vec<u32> {
+    THREADS.lock().iter().map(|thread| thread.0).collect()
+}
+
 /// Numbers of the registered descriptors that gave theirs.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(super) fn fd_numbers() -> Vec<i32> {

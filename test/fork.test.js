@@ -1,0 +1,351 @@
+'use strict';
+
+// Forked snapshots, from outside: what an app notices of them (nothing), what comes of them (whole files with all
+// objects), and what is left when the child, the app or the system gives up in the middle. A slice of the soak
+// (benches/soak.js), with its app.
+
+const assert = require('node:assert/strict');
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { after, describe, test } = require('node:test');
+const { setTimeout: delay } = require('node:timers/promises');
+const { countInstances } = require('../benches/held.js');
+const { startApp } = require('./harness.js');
+
+/** @typedef {Awaited<ReturnType<typeof startApp>>} RunningApp */
+
+const SOAK_APP = path.join(__dirname, '..', 'benches', 'soak-app.js');
+const DEADLINE_MS = 120_000;
+/** An orphan may live so long. */
+const ORPHAN_MS = 5_000;
+
+const forks =
+  process.platform === 'linux' &&
+  !fs.readdirSync('/lib').some((name) => name.startsWith('ld-musl'));
+
+/** @type {string[]} */
+const directories = [];
+after(() => {
+  for (const directory of directories) fs.rmSync(directory, { recursive: true, force: true });
+});
+
+let orders = 0;
+
+/**
+ * @param {RunningApp} app
+ * @param {string} order
+ * @returns {Promise<any>}
+ */
+function give(app, order) {
+  orders += 1;
+  const id = orders;
+  const answer = app.message(
+    (message) => (message?.id === id ? { answer: message.answer } : undefined),
+    DEADLINE_MS,
+    `an answer to ${order}`,
+  );
+  app.child.send({ order, id });
+  return answer.then((message) => message.answer);
+}
+
+/**
+ * @param {Record<string, string>} [env]
+ * @param {string[]} [execArgv]
+ */
+async function start(env = {}, execArgv = []) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-fork-'));
+  directories.push(dir);
+  return startApp(SOAK_APP, {
+    guarded: false,
+    execArgv,
+    env: { LEAKGUARD_DIR: dir, LEAKGUARD_SNAPSHOT: 'fork', LEAKGUARD_LOG: 'silent', ...env },
+  });
+}
+
+/**
+ * Looks until there is something, each few milliseconds.
+ * @template T
+ * @param {string} what
+ * @param {() => T | undefined | false} look
+ * @param {number} [deadlineMs]
+ * @returns {Promise<T>}
+ */
+async function until(what, look, deadlineMs = DEADLINE_MS) {
+  const deadline = Date.now() + deadlineMs;
+  for (;;) {
+    const found = look();
+    if (found !== undefined && found !== false) return found;
+    if (Date.now() > deadline) throw new Error(`${what}: not within ${deadlineMs} ms`);
+    await delay(5);
+  }
+}
+
+/** @param {string} file */
+function read(file) {
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** @param {number} pid @returns {number[]} its children, zombies included */
+function childrenOf(pid) {
+  const tasks = fs.existsSync(`/proc/${pid}/task`) ? fs.readdirSync(`/proc/${pid}/task`) : [];
+  return tasks.flatMap((task) =>
+    read(`/proc/${pid}/task/${task}/children`).split(' ').filter(Boolean).map(Number),
+  );
+}
+
+/** A child that has its verdict has given itself its name and a priority of its own. @param {number} pid */
+const isWriting = (pid) => read(`/proc/${pid}/oom_score_adj`).trim() === '1000';
+
+/** @param {RunningApp} app @returns {Promise<number>} */
+const writer = (app) => until('a writing child', () => childrenOf(app.pid).find(isWriting));
+
+/** @param {number} pid */
+const gone = (pid) =>
+  !fs.existsSync(`/proc/${pid}`) || /^State:\s+Z/m.test(read(`/proc/${pid}/status`));
+
+/** @param {RunningApp} app */
+const snapshotsIn = (app) =>
+  fs.readdirSync(app.dir).filter((name) => name.endsWith('.heapsnapshot'));
+
+/** Bytes that are kept out of forks. @param {number} pid */
+function keptOut(pid) {
+  let size = 0;
+  let bytes = 0;
+  for (const line of read(`/proc/${pid}/smaps`).split('\n')) {
+    const figure = /^Size:\s+(\d+) kB/.exec(line);
+    if (figure) size = Number(figure[1]) * 1024;
+    if (/^VmFlags:.* dc( |$)/.test(line)) bytes += size;
+  }
+  return bytes;
+}
+
+/** @param {number} port */
+async function answers(port) {
+  const response = await fetch(`http://127.0.0.1:${port}/json`);
+  assert.equal(response.status, 200);
+  await response.arrayBuffer();
+}
+
+describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, () => {
+  for (const variant of ['plain', 'children', 'workers', 'inspector']) {
+    test(`whole, with all objects, and unnoticed by the app (${variant})`, async () => {
+      const app = await start(
+        { SOAK_WITH: variant, SOAK_HEAP_MB: '25' },
+        variant === 'inspector' ? ['--inspect=0'] : [],
+      );
+      try {
+        const before = await give(app, 'state');
+        const keptOutBefore = keptOut(app.pid);
+        for (let i = 0; i < 4; i++) {
+          const stage = await give(app, 'gc');
+          assert.equal(stage.ok, true, stage.problem);
+          await answers(app.port);
+        }
+        const warm = await give(app, 'state');
+        const answer = await give(app, 'snapshot');
+        assert.equal(answer.refused, undefined, answer.refused?.sentence);
+        await answers(app.port);
+        assert.equal(answer.meta.mode, 'fork');
+        assert.equal(answer.meta.node_ids_comparable, false);
+        assert.equal(countInstances(answer.path, 'HeldSession'), before.held);
+
+        // Later children of the app must not copy V8's page tables again, nor find leftovers of ours.
+        assert.ok(keptOut(app.pid) > 0.8 * keptOutBefore, 'V8 memory stays out of forks');
+        if (variant !== 'children') assert.deepEqual(childrenOf(app.pid), []);
+        const state = await give(app, 'state');
+        assert.deepEqual(state.fork, { possible: true, why: 'the self-test passed' });
+        assert.equal(state.children.failed, 0);
+        if (variant === 'plain') {
+          assert.ok(state.memory.rss < 1.1 * warm.memory.rss, `${state.memory.rss} of RSS after`);
+        }
+        assert.deepEqual(await app.stop(), { code: 0, signal: null });
+      } finally {
+        await app.stop();
+      }
+    });
+  }
+
+  test('a child that is killed costs a try, not the snapshot', async () => {
+    const app = await start();
+    try {
+      const answer = give(app, 'snapshot');
+      process.kill(await writer(app), 'SIGKILL');
+      const { fork, path: file } = await answer;
+      assert.equal(fork.tries, 2);
+      assert.match(fork.mishaps.join(), /signal 9/);
+      assert.ok(countInstances(file, 'HeldSession') > 0);
+      assert.equal(snapshotsIn(app).length, 1);
+      await answers(app.port);
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('three killed children are a refusal in words, and nothing stays', async () => {
+    const app = await start();
+    try {
+      const answer = give(app, 'snapshot');
+      /** @type {number[]} */
+      const killed = [];
+      while (killed.length < 3) {
+        const child = await until('a writing child', () =>
+          childrenOf(app.pid).find((pid) => !killed.includes(pid) && isWriting(pid)),
+        );
+        process.kill(child, 'SIGKILL');
+        killed.push(child);
+      }
+      const { refused } = await answer;
+      assert.equal(refused.reason, 'failed');
+      assert.match(refused.sentence, /3 forked children failed/);
+      assert.deepEqual(childrenOf(app.pid), []);
+      assert.deepEqual(
+        fs.readdirSync(app.dir).filter((name) => /heapsnapshot|part/.test(name)),
+        [],
+      );
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('auto goes on inline when no child comes through', async () => {
+    // `auto` forks by itself only once the soak has shown that it may.
+    const app = await start({
+      LEAKGUARD_SNAPSHOT: 'auto',
+      LEAKGUARD_WITHOUT: 'soak',
+      SOAK_HEAP_MB: '15',
+    });
+    try {
+      const answer = give(app, 'snapshot');
+      /** @type {number[]} */
+      const killed = [];
+      while (killed.length < 3) {
+        const child = await until('a writing child', () =>
+          childrenOf(app.pid).find((pid) => !killed.includes(pid) && isWriting(pid)),
+        );
+        process.kill(child, 'SIGKILL');
+        killed.push(child);
+      }
+      const { meta, refused } = await answer;
+      assert.equal(refused, undefined, refused?.sentence);
+      assert.equal(meta.mode, 'inline');
+    } finally {
+      await app.stop();
+    }
+  });
+
+  for (const signal of /** @type {NodeJS.Signals[]} */ (['SIGKILL', 'SIGTERM'])) {
+    test(`${signal} of the app in the middle leaves no orphan and no file`, async () => {
+      const app = await start({ SOAK_HEAP_MB: '60' });
+      try {
+        give(app, 'snapshot').catch(() => {});
+        const child = await writer(app);
+        process.kill(app.pid, signal);
+        assert.deepEqual(await app.exit, { code: null, signal });
+        await until('the end of the orphan', () => gone(child), ORPHAN_MS);
+        assert.deepEqual(snapshotsIn(app), []);
+      } finally {
+        await app.stop();
+      }
+    });
+  }
+
+  test('process.exit in the middle keeps its code and leaves no orphan', async () => {
+    const app = await start({ SOAK_HEAP_MB: '60' });
+    try {
+      give(app, 'snapshot').catch(() => {});
+      const child = await writer(app);
+      app.child.send({ order: 'exit' });
+      assert.deepEqual(await app.exit, { code: 7, signal: null });
+      await until('the end of the orphan', () => gone(child), ORPHAN_MS);
+      assert.deepEqual(snapshotsIn(app), []);
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('a reader that stands still makes the child wait, not fail', async () => {
+    const app = await start();
+    try {
+      const answer = give(app, 'snapshot');
+      const child = await writer(app);
+      process.kill(app.pid, 'SIGSTOP');
+      // The first number is the system call: 1 is write on x86-64, 64 on arm64.
+      const write = process.arch === 'arm64' ? '64 ' : '1 ';
+      await until('a full pipe', () => read(`/proc/${child}/syscall`).startsWith(write));
+      process.kill(app.pid, 'SIGCONT');
+      const { fork, path: file } = await answer;
+      assert.equal(fork.tries, 1, fork.mishaps.join());
+      assert.ok(countInstances(file, 'HeldSession') > 0);
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('at its limit of descriptors the app gets a refusal, and a snapshot when there is room again', async () => {
+    const app = await start();
+    try {
+      const limit = (/** @type {number} */ soft) =>
+        execFileSync('prlimit', ['--pid', String(app.pid), `--nofile=${soft}:`]);
+      const before = Number(/Max open files\s+(\d+)/.exec(read(`/proc/${app.pid}/limits`))?.[1]);
+      assert.equal((await give(app, 'gc')).ok, true);
+      // Numbers below the limit that happen to be free are used up by the app's own connections.
+      limit(fs.readdirSync(`/proc/${app.pid}/fd`).length);
+      const { refused } = await give(app, 'snapshot');
+      assert.ok(refused, 'no snapshot without descriptors');
+      limit(before);
+      const answer = await give(app, 'snapshot');
+      assert.equal(answer.refused, undefined, answer.refused?.sentence);
+      await answers(app.port);
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('at the limit of processes the app gets a refusal, and goes on', async (context) => {
+    const app = await start();
+    const cgroup = pidsCgroup();
+    try {
+      if (cgroup === null) {
+        context.diagnostic('no cgroup with a limit of processes can be made here: nothing to see');
+        return;
+      }
+      assert.equal((await give(app, 'gc')).ok, true);
+      fs.writeFileSync(path.join(cgroup, 'cgroup.procs'), String(app.pid));
+      const tasks = fs.readdirSync(`/proc/${app.pid}/task`).length;
+      // Room for the threads that mind a fork, and none for the fork.
+      fs.writeFileSync(path.join(cgroup, 'pids.max'), String(tasks + 2));
+      const { refused } = await give(app, 'snapshot');
+      assert.match(refused.sentence, /fork failed/);
+      fs.writeFileSync(path.join(cgroup, 'pids.max'), String(tasks));
+      const second = await give(app, 'snapshot');
+      assert.match(second.refused.sentence, /thread .*could not be started/);
+      await answers(app.port);
+      fs.writeFileSync(path.join(cgroup, 'pids.max'), 'max');
+      assert.equal((await give(app, 'snapshot')).refused, undefined);
+    } finally {
+      await app.stop();
+      if (cgroup !== null) fs.rmdirSync(cgroup);
+    }
+  });
+});
+
+/** A cgroup that can limit processes, or null where none can be made. */
+function pidsCgroup() {
+  for (const root of ['/sys/fs/cgroup/pids', '/sys/fs/cgroup']) {
+    const directory = path.join(root, `leakguard-test-${process.pid}`);
+    try {
+      fs.mkdirSync(directory);
+      if (fs.existsSync(path.join(directory, 'pids.max'))) return directory;
+      fs.rmdirSync(directory);
+    } catch {
+      // Not writable, or no such controller.
+    }
+  }
+  return null;
+}
