@@ -316,7 +316,7 @@ function render(rows) {
 
 Made by \`npm run soak\`; rows in soak.json. Express apps under load fork children that run the garbage collector as a
 snapshot does (GC stage), and children that write a whole snapshot, in which the objects that the app holds are then
-counted. A try is a child that was begun; looking for a quiet moment may stop the loop more often (${sum(rows, (row) => row.attempts)}
+counted. Loop stops are wall time, other work on the machine included. A try is a child that was begun; looking for a quiet moment may stop the loop more often (${sum(rows, (row) => row.attempts)}
 times in all). The apps started ${sum(rows, (row) => row.ownChildren)} children of their own.
 
 ## By Node version
@@ -409,7 +409,7 @@ async function main() {
           .join(''),
     );
     fs.mkdirSync(path.dirname(values.out), { recursive: true });
-    fs.writeFileSync(rowsFile, `${JSON.stringify(rows)}\n`);
+    fs.writeFileSync(rowsFile, `${JSON.stringify(rows, null, 2)}\n`);
     fs.writeFileSync(values.out, render(rows));
   }
   if (rows.some((row) => row.harm.length > 0)) process.exitCode = 1;
