@@ -55,7 +55,7 @@ declare namespace leakguard {
     listeners?: boolean | 'on' | 'off';
     /** A signal name (`SIGUSR2`): snapshot on demand. Accepted: a signal name like SIGUSR2, or off. Default: `off`. */
     signal?: string;
-    /** Command run, without a shell, for each new evidence file. Accepted: a text, or off. Default: `off`. */
+    /** Command run, without a shell, for each new evidence file. Accepted: a program and its arguments separated by blanks, double quotes around blanks, or off. Default: `off`. */
     hook?: string;
     /** What the status page asks for; without it the page is 404. Accepted: a text, or off. Default: `off`. */
     token?: string;
@@ -205,6 +205,10 @@ declare namespace leakguard {
     settings: Record<string, Setting>;
     evidence: EvidenceStep[];
     pair: string | null;
+    /** For growth found across runs: those runs, oldest first. Empty otherwise. */
+    runs: RunSummary[];
+    /** How the run ended that made it; added by a later run, if it ended before its evidence was complete. */
+    postmortem?: Omit<RunSummary, 'findings'> & PostmortemVerdict;
     /** Where the file lies; absent if it could not be written. */
     path?: string;
   }
@@ -306,6 +310,79 @@ declare namespace leakguard {
     meta: SnapshotMeta;
   }
 
+  /** Growth of one series over a whole run, in its unit. */
+  interface RunGrowth {
+    series: SeriesId;
+    perHour: number;
+    laterPerHour: number;
+    overMs: number;
+    readings: number;
+    first: number;
+    last: number;
+    pValue: number;
+  }
+
+  /** How much of a limit was in use at the end of a run. */
+  interface RunUse {
+    limit: 'container' | 'heap';
+    usedBytes: number;
+    limitBytes: number;
+    near: boolean;
+    /** Rise between two samples at the end, where that alone makes the end near. */
+    risingBytes: number | null;
+  }
+
+  /** A run that is over. Times are Unix milliseconds. */
+  interface RunSummary {
+    file: string;
+    app: string;
+    appVersion: string;
+    pid: number;
+    startedMs: number;
+    endedMs: number;
+    /** The mark of an end in order; null if there is none. */
+    exit: { code: number | null; reason: 'end' | 'exit' | 'stop' } | null;
+    /** Nearest first. */
+    uses: RunUse[];
+    growth: RunGrowth[];
+    findings: string[];
+  }
+
+  interface PostmortemVerdict {
+    schema: 1;
+    /** `failed`: an exit code other than 0. `near_limit`, `cut_off`: no exit, near a limit or not. */
+    verdict: 'orderly' | 'failed' | 'near_limit' | 'cut_off';
+    sentence: string;
+    /** Whether the run had the memory cgroup of this one; null if that is not known. */
+    sameContainer: boolean | null;
+  }
+
+  /** A run of this app that ended otherwise than in order with code 0; told once, by the next start. */
+  interface PostmortemEvent extends RunSummary, PostmortemVerdict {
+    /** Paths of its findings that were completed. */
+    findingFiles: string[];
+  }
+
+  /** The flight recorder of this run. */
+  interface RecorderStatus {
+    path: string | null;
+    fileBytes: number | null;
+    problem: string | null;
+    samples: number;
+    /** Records that could not be written. */
+    lost: number;
+    medianSampleMicros: number | null;
+  }
+
+  interface HookStatus {
+    program: string | null;
+    running: string | null;
+    waiting: number;
+    delivered: number;
+    failed: number;
+    givenUp: number;
+  }
+
   interface Setting {
     value: string;
     origin: 'default' | 'environment' | 'option';
@@ -367,6 +444,10 @@ declare namespace leakguard {
     snapshotInProgress: boolean;
     /** Whether snapshots can be forked in this process; null: not yet tried, or not asked for. */
     fork: { possible: boolean | null; why: string };
+    recorder: RecorderStatus | null;
+    hook: HookStatus | null;
+    /** Runs that this start has looked at, orderly ones too. */
+    previousRuns: PostmortemEvent[];
     losses: { readings: number; silenced: number };
     cost: { ticks: number; meanTickMicros: number | null; longestTickMicros: number };
   }
@@ -381,6 +462,7 @@ declare namespace leakguard {
     profile: [profile: ProfileEvent];
     snapshot: [snapshot: SnapshotEvent];
     refused: [refusal: RefusedEvent];
+    postmortem: [run: PostmortemEvent];
     error: [error: GuardError];
   }
 

@@ -58,6 +58,7 @@ function environment() {
     uptimeSeconds: process.uptime(),
     heapSizeLimit: heap.heap_size_limit,
     usedHeapSize: heap.used_heap_size,
+    variables: { ...process.env },
     canForceGc: true,
     canObserveGc: true,
   };
@@ -179,6 +180,9 @@ class Leakguard extends EventEmitter {
       snapshots: [],
       snapshotInProgress: false,
       fork: { possible: null, why: 'the guard is not running' },
+      recorder: null,
+      hook: null,
+      previousRuns: [],
       losses: { readings: 0, silenced: 0 },
       cost: { ticks: 0, meanTickMicros: null, longestTickMicros: 0 },
     };

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
 use crate::config::{Bytes, Config, LogLevel, SnapshotMode};
-use crate::evidence::budget::{Mode, SnapshotReason, Unit};
+use crate::evidence::budget::{Allowance, Mode, SnapshotReason, Unit};
 use crate::evidence::fork::{self, ForkAbility};
 use crate::evidence::ledger::Grant;
 use crate::evidence::minder::{Errand, ForkReport, Minder, News, Terms};
@@ -31,8 +31,10 @@ use crate::finding::{Finding, Identity, SCHEMA, Step, allocation_words};
 use crate::mailbox::{EventKind, JobWay, ProfileOrder, SnapshotJob};
 use crate::metric::SeriesId;
 use crate::pipeline::{Cause, Draft, Piece, is_profiled};
+use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::profile::{self, Answer, Order, Profile};
+use crate::recorder::{Field, What};
 use crate::sample::{IsolateId, Millis, ProcessSample};
 use crate::trigger::Source;
 
@@ -69,6 +71,10 @@ pub trait Outbox {
     fn order(&self, isolate: IsolateId, order: ProfileOrder) -> bool;
     /// Takes the job back; true if the JS thread had not begun.
     fn withdraw(&self, isolate: IsolateId) -> bool;
+    /// Keeps it in the flight recorder.
+    fn record(&self, tid: u32, what: What);
+    /// A new evidence file of the directory, with its kind and the finding's file that it belongs to.
+    fn new_file(&self, file: &str, kind: &str, finding: Option<&str>);
 }
 
 /// What stands around a finding or a snapshot at this moment.
@@ -135,6 +141,8 @@ struct Open {
     name: EvidenceName,
     lead: Source,
     follow_up_at: Option<Millis>,
+    /// A finding across runs is made while the heap is still small: its snapshot waits for this live heap, bytes.
+    snapshot_from: Option<f64>,
 }
 
 /// The snapshot under way; one at a time.
@@ -315,7 +323,67 @@ impl Collector {
         around: &Surroundings,
         out: &dyn Outbox,
     ) {
+        self.open_with(now, draft, Vec::new(), around, out);
+    }
+
+    /// Writes a finding of growth across runs. Its snapshot is taken when this run has come half as far as the
+    /// last one did: now there is nothing to see in it, and later may be too late.
+    pub fn open_across(
+        &mut self,
+        now: Millis,
+        across: AcrossRuns,
+        isolate: Option<IsolateId>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        let draft = across.draft(now, isolate, &self.config);
+        self.open_with(now, draft, across.runs, around, out);
+    }
+
+    /// The finding across runs whose snapshot is due at this live heap.
+    pub fn across_due(&mut self, live_heap_bytes: f64) -> Option<(u32, Option<IsolateId>)> {
+        if self.active.is_some() {
+            return None;
+        }
+        let open = self
+            .findings
+            .iter_mut()
+            .find(|open| open.snapshot_from.is_some_and(|from| live_heap_bytes >= from))?;
+        open.snapshot_from = None;
+        Some((open.finding.draft.finding, open.finding.draft.isolate))
+    }
+
+    /// Takes the snapshot of a finding whose moment has come.
+    pub fn snapshot_of(
+        &mut self,
+        now: Millis,
+        finding: u32,
+        isolate: Option<IsolateId>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
+        let lead = self.find(finding).map(|open| open.lead.clone());
+        let key = lead.map(|lead| self.cooldown_key(&lead));
+        let purpose = Purpose::Finding(finding);
+        self.begin_snapshot(now, Wish { purpose, isolate, key, not_forked: None }, around, out);
+        self.save(finding, out);
+    }
+
+    /// The directory, if there is one.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
+    }
+
+    fn open_with(
+        &mut self,
+        now: Millis,
+        draft: Draft,
+        runs: Vec<RunSummary>,
+        around: &Surroundings,
+        out: &dyn Outbox,
+    ) {
         let Some(lead) = draft.pieces.first().map(|piece| piece.source.clone()) else { return };
+        let evidence = draft.pieces.first().map(|piece| piece.evidence.clone());
         let wall = WallMillis(self.clock.wall_ms(now));
         if let Some(store) = &self.store {
             match store.claim_finding(wall, &self.cooldown_key(&lead), self.config.cooldown_ms) {
@@ -331,6 +399,10 @@ impl Collector {
         let name = EvidenceName::next(Kind::Finding, wall, u64::from(around.tid));
         let isolate = draft.isolate;
         let number = draft.finding;
+        let snapshot_from = runs
+            .last()
+            .and_then(|run| run.growth.iter().find(|growth| growth.series == "live_heap"))
+            .map(|growth| (growth.first + growth.last) / 2.0);
         let finding = Finding {
             id: format!("Finding.{}", name.stem()),
             wall_ms: wall.0,
@@ -353,14 +425,22 @@ impl Collector {
                 state: "pending",
                 file: None,
                 reason: None,
-                sentence: "the budget for a snapshot is being looked at".into(),
+                sentence: match snapshot_from {
+                    None => "the budget for a snapshot is being looked at".into(),
+                    Some(bytes) => format!(
+                        "it is taken when the live heap of this run has come to {}, half as far as the last run did",
+                        Bytes(bytes as u64)
+                    ),
+                },
                 numbers: Value::Null,
             }],
             pair: None,
             allocation: None,
             draft,
+            runs,
         };
-        self.findings.push(Open { finding, name, lead, follow_up_at: None });
+        let file = name.to_string();
+        self.findings.push(Open { finding, name, lead, follow_up_at: None, snapshot_from });
         if self.findings.len() > REMEMBERED {
             self.findings.remove(0);
         }
@@ -370,6 +450,19 @@ impl Collector {
             let sentence = payload["sentence"].as_str().unwrap_or_default().to_owned();
             let path = payload["path"].as_str().map_or(String::new(), |path| format!(" ({path})"));
             out.say(LogLevel::Warn, &format!("finding: {sentence}{path}"));
+            out.record(
+                around.tid,
+                What::Finding {
+                    field: evidence.as_ref().map(|evidence| Field::from(evidence.series)),
+                    value: evidence.as_ref().map(|evidence| evidence.last),
+                    per_hour: evidence.as_ref().map(|evidence| evidence.slope_per_hour),
+                    threshold_per_hour: evidence.map(|evidence| evidence.threshold_per_hour),
+                    file: file.clone(),
+                },
+            );
+            if !path.is_empty() {
+                out.new_file(&file, "finding", Some(&file));
+            }
             self.release(out);
             if self.finishing(isolate) {
                 self.held = Some(Held {
@@ -384,6 +477,9 @@ impl Collector {
             }
         }
         self.tell_profile_refusal(number, out);
+        if snapshot_from.is_some() {
+            return;
+        }
         let key = self.findings.last().map(|open| self.cooldown_key(&open.lead));
         let purpose = Purpose::Finding(number);
         self.begin_snapshot(now, Wish { purpose, isolate, key, not_forked: None }, around, out);
@@ -595,6 +691,10 @@ impl Collector {
             open.finding.allocation.clone_from(&allocation);
         }
         let Some(payload) = self.save(number, out) else { return };
+        if let Some(file) = &file {
+            let of = self.find(number).map(|open| open.name.to_string());
+            out.new_file(file, "profile", of.as_deref());
+        }
         self.release(out);
         if let Some(allocation) = &allocation {
             let words = allocation_words(allocation, &self.identity);
@@ -901,6 +1001,7 @@ impl Collector {
                 if let Some(store) = &self.store {
                     let _ = store.fail_snapshot(wall, &active.grant, cost);
                 }
+                out.record(0, ended(false, None, Some(active.pause_ms), &error.to_string()));
                 let step = Step {
                     kind: active.purpose.step_kind(),
                     state: "failed",
@@ -965,6 +1066,11 @@ impl Collector {
             "meta": meta,
         });
         remember(&mut self.snapshots, payload.clone());
+        let bytes = Some(file.meta.file_bytes as f64);
+        out.record(0, ended(true, bytes, Some(active.pause_ms), &name));
+        let finding_file =
+            finding.and_then(|number| self.find(number)).map(|open| open.name.to_string());
+        out.new_file(&name, "snapshot", finding_file.as_deref());
         if let Some(number) = finding {
             let follow = self.config.followup_ms.map(|after| Millis(now.0 + after));
             if let Some(open) = self.find(number) {
@@ -1164,6 +1270,7 @@ impl Collector {
             return match self.fork(&store, job, &active.grant) {
                 Ok(minder) => {
                     active.minder = Some(minder);
+                    out.record(around.tid, started(&active.grant.allowance));
                     self.active = Some(active);
                     Ok(())
                 }
@@ -1189,6 +1296,7 @@ impl Collector {
             }
             return Err(Refusal::plain(RefusalReason::ShuttingDown, "the isolate has gone"));
         }
+        out.record(around.tid, started(&active.grant.allowance));
         self.active = Some(active);
         Ok(())
     }
@@ -1330,6 +1438,7 @@ impl Collector {
             Ok(None) => return,
             Err(failure) => failure,
         };
+        out.record(0, ended(false, None, Some(active.pause_ms), &failure.sentence));
         let inline_next = self.config.snapshot == SnapshotMode::Auto
             && !failure.final_for_all
             && failure.reason != RefusalReason::ShuttingDown;
@@ -1390,6 +1499,7 @@ impl Collector {
         if let Some(sink) = &active.sink {
             sink.discard();
         }
+        out.record(0, ended(false, None, None, &refusal.sentence));
         self.refuse_snapshot(&active.purpose, Some(active.isolate), &refusal, out);
     }
 
@@ -1407,6 +1517,14 @@ impl Collector {
         payload["finding"] = json!(finding);
         payload["schema"] = json!(SCHEMA);
         remember(&mut self.refusals, payload.clone());
+        out.record(
+            0,
+            What::Refused {
+                needed: refusal.needed.map(|needed| needed as f64),
+                available: refusal.available.map(|available| available as f64),
+                reason: format!("{kind}: {}", refusal.reason.code()),
+            },
+        );
         out.say(
             LogLevel::Warn,
             &format!("{kind} refused ({}): {}", refusal.reason.code(), refusal.sentence),
@@ -1548,6 +1666,18 @@ fn fork_json(report: &ForkReport) -> Value {
         "mishaps": report.mishaps,
         "disturbance": report.disturbance,
     })
+}
+
+fn started(allowance: &Allowance) -> What {
+    What::SnapshotStarted {
+        predicted_bytes: Some(allowance.predicted_peak_bytes as f64),
+        predicted_pause_ms: Some(allowance.predicted_pause_millis as f64),
+        mode: if allowance.mode == Mode::Fork { "fork" } else { "inline" }.into(),
+    }
+}
+
+fn ended(ok: bool, file_bytes: Option<f64>, pause_ms: Option<f64>, file: &str) -> What {
+    What::SnapshotEnded { ok, file_bytes, pause_ms, file: file.to_owned() }
 }
 
 fn wants(draft: &Draft, series: SeriesId) -> bool {

@@ -75,6 +75,8 @@ pub enum Kind {
     Signal,
     /// Any text, or `off`.
     TextOrOff,
+    /// A program and its arguments, or `off`.
+    CommandOrOff,
 }
 
 impl Kind {
@@ -110,6 +112,9 @@ impl Kind {
             }
             Kind::Signal => "a signal name like SIGUSR2, or off".into(),
             Kind::TextOrOff => "a text, or off".into(),
+            Kind::CommandOrOff => {
+                "a program and its arguments separated by blanks, double quotes around blanks, or off".into()
+            }
         }
     }
 }
@@ -276,12 +281,12 @@ pub const OPTIONS: &[OptionSpec] = &[
     )),
     option("listeners", Kind::Switch, "on", "`off`: EventEmitter is left untouched"),
     option("signal", Kind::Signal, "off", "a signal name (`SIGUSR2`): snapshot on demand"),
-    later(option(
+    option(
         "hook",
-        Kind::TextOrOff,
+        Kind::CommandOrOff,
         "off",
         "command run, without a shell, for each new evidence file",
-    )),
+    ),
     later(option(
         "token",
         Kind::TextOrOff,
@@ -408,6 +413,8 @@ pub struct Config {
     pub listeners: bool,
     /// Signal name, for the JS thread to listen to.
     pub signal: Option<String>,
+    /// Program and arguments of the hook, `None` for off.
+    pub hook: Option<Vec<String>>,
     /// Name of the app; `None`: from the nearest package.json.
     pub app: Option<String>,
     /// How much is said.
@@ -642,6 +649,8 @@ fn parse(kind: Kind, text: &str) -> Option<Value> {
         }
         Kind::TextOrOff if is_off || text.is_empty() => is_off.then_some(Value::Off),
         Kind::TextOrOff => Some(Value::Text(text.to_owned())),
+        Kind::CommandOrOff if is_off => Some(Value::Off),
+        Kind::CommandOrOff => crate::hook::split(text).ok().map(|_| Value::Text(text.to_owned())),
     }
 }
 
@@ -697,6 +706,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
         profile: value("profile").text() != "off",
         listeners: value("listeners").flag(),
         signal: value("signal").optional_text(),
+        hook: value("hook").optional_text().and_then(|command| crate::hook::split(&command).ok()),
         app: if given("app") { value("app").optional_text() } else { None },
         log: match value("log").text() {
             "silent" => LogLevel::Silent,
@@ -954,9 +964,19 @@ mod tests {
 
     #[test]
     fn a_feature_of_a_later_version_is_said_once_when_set() {
-        let (_, problems) = resolve(&[environment("LEAKGUARD_HOOK", "/bin/ship")]);
+        let (_, problems) = resolve(&[environment("LEAKGUARD_TOKEN", "secret")]);
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].code, "LEAKGUARD_LATER");
+    }
+
+    #[test]
+    fn a_hook_is_a_program_and_its_arguments() {
+        let (config, problems) = resolve(&[environment("LEAKGUARD_HOOK", "ship \"a b\" c")]);
+        assert_eq!(config.hook.unwrap(), ["ship", "a b", "c"]);
+        assert_eq!(problems, []);
+        let (config, problems) = resolve(&[environment("LEAKGUARD_HOOK", "ship \"a b")]);
+        assert_eq!((config.hook, problems.len()), (None, 1));
+        assert_eq!(resolve(&[environment("LEAKGUARD_HOOK", "off")]).0.hook, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Bytes, Config};
 use crate::metric::{SeriesId, Unit};
 use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
+use crate::postmortem::{self, RunSummary};
 use crate::probe::FdKind;
 use crate::profile::Allocation;
 use crate::sample::{Millis, Site};
@@ -110,6 +111,8 @@ pub struct Finding {
     pub pair: Option<String>,
     /// Who allocates what grows, once a profile knows.
     pub allocation: Option<Allocation>,
+    /// For growth that was found across runs: those runs, oldest first. Empty otherwise.
+    pub runs: Vec<RunSummary>,
 }
 
 /// Turns monotonic time into text; given by the caller, who has the clock.
@@ -148,11 +151,15 @@ impl Finding {
             "settings": settings_json(config),
             "evidence": self.steps,
             "pair": self.pair,
+            "runs": self.runs,
         })
     }
 
     /// What leaks, at what rate, since when, what holds it, and when it will be too late: one line.
     pub fn sentence(&self, identity: &Identity, time: ShowTime<'_>) -> String {
+        if let (false, Some(piece)) = (self.runs.is_empty(), self.draft.pieces.first()) {
+            return postmortem::across_words(&self.runs, piece.source.series);
+        }
         let mut parts = Vec::new();
         match &self.draft.cause {
             Cause::Listeners(line) => parts.push(listeners_words(line, identity)),
@@ -423,7 +430,12 @@ pub fn settings_json(config: &Config) -> Value {
         .origins
         .iter()
         .map(|(key, text, origin)| {
-            let shown = if *key == "token" && text != "off" { "set" } else { text };
+            let shown = match *key {
+                "token" if text != "off" => "set",
+                // Its arguments may hold the address of a webhook, which is a secret too.
+                "hook" => config.hook.as_ref().and_then(|hook| hook.first()).unwrap_or(text),
+                _ => text,
+            };
             ((*key).to_owned(), json!({ "value": shown, "origin": origin.as_str() }))
         })
         .collect::<Map<_, _>>()
@@ -492,6 +504,7 @@ mod tests {
             steps: vec![],
             pair: None,
             allocation: None,
+            runs: vec![],
         }
     }
 

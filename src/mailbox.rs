@@ -44,6 +44,8 @@ pub enum EventKind {
     Snapshot,
     /// A step of evidence was not taken.
     Refused,
+    /// A previous run of this app is over, and this is how.
+    Postmortem,
     /// Something of ours failed.
     Error,
     /// A process warning.
@@ -61,6 +63,7 @@ impl EventKind {
             EventKind::Finding => "finding",
             EventKind::Snapshot => "snapshot",
             EventKind::Refused => "refused",
+            EventKind::Postmortem => "postmortem",
             EventKind::Error => "error",
             EventKind::Warning => "warning",
             EventKind::Answer => "answer",

@@ -221,6 +221,11 @@ impl SeriesId {
     pub fn as_str(self) -> &'static str {
         self.metric().name
     }
+
+    /// The series of a name.
+    pub fn from_name(name: &str) -> Option<SeriesId> {
+        METRICS.iter().find(|metric| metric.name == name).map(|metric| metric.id)
+    }
 }
 
 #[cfg(test)]

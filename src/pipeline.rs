@@ -521,6 +521,33 @@ impl Pipeline {
         self.isolates.get(&id)?.tracked.get(&series)?.series.last()
     }
 
+    /// Series of an isolate (`None`: of the process) that were read at `since` or later, with their last value;
+    /// for listeners that of the emitter that has most.
+    pub fn read_since(
+        &self,
+        id: Option<IsolateId>,
+        since: Option<Millis>,
+    ) -> impl Iterator<Item = (SeriesId, f64)> {
+        let isolate = id.and_then(|id| self.isolates.get(&id));
+        let tracked = match id {
+            None => Some(&self.process),
+            Some(_) => isolate.map(|isolate| &isolate.tracked),
+        };
+        let fresh = move |at: Millis| since.is_none_or(|since| at >= since);
+        let listeners = isolate.and_then(|isolate| {
+            let seen = isolate.emitters.values().filter(|emitter| fresh(emitter.seen));
+            seen.map(|emitter| emitter.line.count).max()
+        });
+        tracked
+            .into_iter()
+            .flatten()
+            .filter_map(move |(series, tracked)| {
+                let (at, value) = tracked.series.last()?;
+                fresh(at).then_some((*series, value))
+            })
+            .chain(listeners.map(|count| (SeriesId::Listeners, count as f64)))
+    }
+
     /// Bytes in V8's large-object spaces after the last major GC.
     pub fn large_objects(&self, id: IsolateId) -> Option<f64> {
         self.isolates.get(&id)?.large_objects

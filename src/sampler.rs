@@ -3,6 +3,7 @@
 //! A JS thread that does not answer never stops it. It names no Node type: waking is a trait.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,16 +16,21 @@ use serde_json::{Map, Value, json};
 use crate::clock::Clock;
 use crate::collector::{Collector, Outbox, Surroundings, Version};
 use crate::config::{Bytes, Config, LogLevel};
-use crate::evidence::SinkReport;
 use crate::evidence::minder::News;
+use crate::evidence::{SinkReport, WallMillis};
 pub use crate::finding::Identity;
 use crate::finding::{listener_json, settings_json};
+use crate::flight::{self, Flight, IsolateTick};
+use crate::hook::Hook;
 use crate::mailbox::{Event, EventKind, Mailbox, ProfileOrder, SnapshotJob, work};
 use crate::metric::SeriesId;
 use crate::pipeline::{Action, IsolateView, Pipeline, SeriesView};
-use crate::probe::{self, Probe};
+use crate::postmortem::Verdict;
+use crate::previous;
+use crate::probe::{self, HostIdentity, Probe};
 use crate::profile::Answer;
 use crate::readings::{Wait, Way};
+use crate::recorder::What;
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample,
 };
@@ -92,6 +98,8 @@ pub struct Attach {
     pub wake: Box<dyn Wake>,
     /// Ways to its live heap.
     pub ways: Ways,
+    /// Its environment variables, for the hook.
+    pub variables: Vec<(OsString, OsString)>,
 }
 
 enum Reading {
@@ -129,6 +137,9 @@ struct Published {
     silenced: u64,
     settings: Value,
     evidence: Value,
+    recorder: Value,
+    hook: Value,
+    previous: Vec<Value>,
     cost: Cost,
 }
 
@@ -175,7 +186,8 @@ pub fn attach(attach: Attach) -> Handle {
     let isolate = IsolateId(NEXT_ISOLATE.fetch_add(1, Ordering::Relaxed));
     let mut running = RUNNING.lock();
     let (shared, count) = running.get_or_insert_with(|| {
-        (start(attach.config.clone(), attach.identity.clone(), attach.utc_offset_seconds), 0)
+        let hook = Hook::new(attach.variables.clone(), attach.identity.cwd.clone().into());
+        (start(attach.config.clone(), attach.identity.clone(), attach.utc_offset_seconds, hook), 0)
     });
     *count += 1;
     let handle = Handle { isolate, shared: Arc::clone(shared) };
@@ -186,7 +198,7 @@ pub fn attach(attach: Attach) -> Handle {
     handle
 }
 
-fn start(config: Config, identity: Identity, utc_offset_seconds: i32) -> Arc<Shared> {
+fn start(config: Config, identity: Identity, utc_offset_seconds: i32, hook: Hook) -> Arc<Shared> {
     crate::evidence::name::set_local_offset_seconds(utc_offset_seconds);
     let (readings, readings_in) = bounded(MAX_READINGS);
     let (commands, commands_in) = bounded(MAX_COMMANDS);
@@ -196,7 +208,11 @@ fn start(config: Config, identity: Identity, utc_offset_seconds: i32) -> Arc<Sha
         readings,
         commands,
         lost_readings: AtomicU64::new(0),
-        published: Mutex::new(Arc::new(Published { state: "starting", ..Published::default() })),
+        published: Mutex::new(Arc::new(Published {
+            state: "starting",
+            settings: settings_json(&config),
+            ..Published::default()
+        })),
         failure: Mutex::new(None),
     });
     let thread_shared = Arc::clone(&shared);
@@ -204,7 +220,7 @@ fn start(config: Config, identity: Identity, utc_offset_seconds: i32) -> Arc<Sha
         let _own = probe::own::thread();
         let shared = Arc::clone(&thread_shared);
         let run = AssertUnwindSafe(move || {
-            Sampler::new(thread_shared, config).run(&readings_in, &commands_in);
+            Sampler::new(thread_shared, config, hook).run(&readings_in, &commands_in);
         });
         if let Err(panic) = std::panic::catch_unwind(run) {
             *shared.failure.lock() = Some(panic_words(&*panic));
@@ -363,6 +379,15 @@ struct Isolates {
     unsaid: AtomicU64,
     /// Events from before the first isolate: the directory is opened when none has come yet.
     early: Mutex<Vec<Event>>,
+    clock: Clock,
+    flight: Mutex<Flight>,
+    hook: Mutex<Hook>,
+}
+
+impl Isolates {
+    fn wall(&self) -> WallMillis {
+        WallMillis(self.clock.wall_ms(self.clock.now()))
+    }
 }
 
 impl Outbox for Isolates {
@@ -403,6 +428,14 @@ impl Outbox for Isolates {
         self.guarded.get(&isolate).map(|guarded| guarded.mailbox.put_order(order)).is_some()
     }
 
+    fn record(&self, tid: u32, what: What) {
+        self.flight.lock().event(self.clock.now(), tid, what);
+    }
+
+    fn new_file(&self, file: &str, kind: &str, finding: Option<&str>) {
+        self.hook.lock().offer(self.wall(), file, kind, finding);
+    }
+
     fn withdraw(&self, isolate: IsolateId) -> bool {
         self.guarded.get(&isolate).is_none_or(|guarded| guarded.mailbox.take_job().is_some())
     }
@@ -434,6 +467,9 @@ struct Sampler {
     shared: Arc<Shared>,
     config: Config,
     probe: Box<dyn Probe>,
+    host: HostIdentity,
+    /// What is known of runs that are over, for `status()`.
+    previous: Vec<Value>,
     pipeline: Pipeline,
     collector: Collector,
     isolates: Isolates,
@@ -446,19 +482,25 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(shared: Arc<Shared>, config: Config) -> Sampler {
+    fn new(shared: Arc<Shared>, config: Config, hook: Hook) -> Sampler {
+        let clock = shared.clock;
         let isolates = Isolates {
             guarded: BTreeMap::new(),
             log: config.log,
             unsaid: AtomicU64::new(0),
             early: Mutex::new(Vec::new()),
+            clock,
+            flight: Mutex::new(Flight::off("there is no directory")),
+            hook: Mutex::new(hook),
         };
-        let clock = shared.clock;
         let collector = Collector::open(clock, shared.identity.clone(), config.clone(), &isolates);
+        isolates.hook.lock().configure(config.hook.as_deref(), collector.store().cloned());
         Sampler {
             pipeline: Pipeline::new(config.clone(), clock.now()),
             settings: settings_json(&config),
             probe: probe::open(),
+            host: HostIdentity::default(),
+            previous: Vec::new(),
             collector,
             isolates,
             config,
@@ -535,6 +577,8 @@ impl Sampler {
                 self.isolates.log = self.config.log;
                 self.pipeline.configure(self.config.clone());
                 self.collector.configure(self.config.clone(), &self.isolates);
+                let store = self.collector.store().cloned();
+                self.isolates.hook.lock().configure(self.config.hook.as_deref(), store);
                 self.evidence.0 = None;
                 self.publish();
             }
@@ -597,6 +641,77 @@ impl Sampler {
         );
         if self.isolates.guarded.len() == 1 && self.cost.ticks == 0 {
             self.tick();
+            self.open_flight();
+            self.look_back();
+        }
+    }
+
+    /// Opens the flight recorder. After the first tick, so that `status()` does not wait for the disk.
+    fn open_flight(&mut self) {
+        self.host = probe::host_identity();
+        let Some(store) = self.collector.store() else { return };
+        let process = self.pipeline.last_process();
+        let (clock, identity) = (self.shared.clock, &self.shared.identity);
+        let flight = Flight::open(store, clock, identity, &self.config, self.host.clone(), process);
+        *self.isolates.flight.lock() = flight;
+    }
+
+    /// Says what is known of the runs that are over. After the first sample: reading them takes a moment.
+    fn look_back(&mut self) {
+        let Some(store) = self.collector.store().cloned() else { return };
+        let wall = self.isolates.wall();
+        self.isolates.hook.lock().adopt(wall);
+        let identity = &self.shared.identity;
+        let app = flight::app_name(identity, &self.config);
+        let past =
+            previous::look_back(&store, wall, app, &identity.app_version, &self.host, &self.config);
+        let past = match past {
+            Ok(past) => past,
+            Err(why) => {
+                let line = format!("the runs before this one could not be looked at: {why}");
+                self.isolates.say(LogLevel::Info, &line);
+                return;
+            }
+        };
+        for seen in &past.seen {
+            let level = match seen.summary.verdict() {
+                Verdict::NearLimit => LogLevel::Warn,
+                Verdict::CutOff | Verdict::Failed(_) => LogLevel::Info,
+                Verdict::Orderly => LogLevel::Debug,
+            };
+            let payload = seen.to_json();
+            self.isolates.say(level, &seen.summary.sentence());
+            if seen.summary.verdict() != Verdict::Orderly {
+                self.isolates.event(None, EventKind::Postmortem, &payload);
+            }
+            self.previous.push(payload);
+        }
+        if let Some(across) = past.across {
+            let isolate = self.pipeline.first_isolate();
+            let around = self.surroundings(isolate);
+            let now = self.now();
+            self.collector.open_across(now, across, isolate, &around, &self.isolates);
+        }
+        self.publish();
+    }
+
+    /// Tells the flight recorder what this tick saw, and the hook that time has passed.
+    fn record(&mut self, now: Millis, sample: &ProcessSample) {
+        let answers_within = (3 * self.config.interval_ms).max(3_000);
+        let pipeline = &self.pipeline;
+        let ticks = self.isolates.guarded.iter().map(|(id, guarded)| {
+            let silent = pipeline.heartbeat(*id).map(|heartbeat| now.0.saturating_sub(heartbeat.0));
+            IsolateTick {
+                id: *id,
+                tid: guarded.tid,
+                stalled_ms: silent.filter(|silent| *silent > answers_within),
+            }
+        });
+        self.isolates.flight.lock().tick(now, sample, pipeline, ticks);
+        let hook = self.isolates.hook.lock().poll(self.isolates.wall());
+        if let Err(message) = hook {
+            let error = json!({ "code": "LEAKGUARD_HOOK", "message": message });
+            self.isolates.event(None, EventKind::Error, &error);
         }
     }
 
@@ -631,6 +746,13 @@ impl Sampler {
             Reading::LiveHeap(reading) => {
                 let cost_ms = self.reading_cost(id, at);
                 self.pipeline.on_live_heap(id, at, reading, cost_ms);
+                let tid = self.isolates.guarded.get(&id).map_or(0, |guarded| guarded.tid);
+                let what = What::LiveHeap {
+                    live_bytes: reading.bytes,
+                    array_buffers_bytes: None,
+                    external_bytes: None,
+                };
+                self.isolates.flight.lock().event(at, tid, what);
                 self.isolates.say(
                     LogLevel::Debug,
                     &format!(
@@ -706,6 +828,16 @@ impl Sampler {
             let around = self.surroundings(isolate);
             self.collector.follow_up(now, finding, grows, isolate, &around, &self.isolates);
         }
+        let live = self
+            .pipeline
+            .first_isolate()
+            .and_then(|id| self.pipeline.last(id, SeriesId::LiveHeap))
+            .map_or(0.0, |(_, bytes)| bytes);
+        if let Some((finding, isolate)) = self.collector.across_due(live) {
+            let around = self.surroundings(isolate);
+            self.collector.snapshot_of(now, finding, isolate, &around, &self.isolates);
+        }
+        self.record(now, &sample);
         self.ask(now);
         self.publish();
         let micros = began.elapsed().as_micros() as u64;
@@ -773,6 +905,8 @@ impl Sampler {
             Action::Open(draft) => {
                 let around = self.surroundings(draft.isolate);
                 self.collector.open_finding(now, *draft, &around, &self.isolates);
+                // Whoever is told of it finds it in `status()`.
+                self.publish();
             }
             Action::Join { finding, piece, cause } => {
                 self.collector.join(finding, *piece, cause, &self.isolates);
@@ -810,6 +944,8 @@ impl Sampler {
             if silent > (3 * self.config.interval_ms).max(3_000) && !guarded.stalled {
                 guarded.stalled = true;
                 guarded.stalls += 1;
+                let what = What::LoopStalled { for_ms: silent as f64 };
+                self.isolates.flight.lock().event(now, guarded.tid, what);
             }
             guarded.mailbox.request(bits);
             guarded.wake.wake();
@@ -891,6 +1027,9 @@ impl Sampler {
             silenced: self.pipeline.silenced(),
             settings: self.settings.clone(),
             evidence: self.evidence.1.clone(),
+            recorder: self.isolates.flight.lock().to_json(),
+            hook: self.isolates.hook.lock().to_json(),
+            previous: self.previous.clone(),
             cost: self.cost,
         };
         *self.shared.published.lock() = Arc::new(published);
@@ -898,6 +1037,7 @@ impl Sampler {
 
     /// The last isolate has gone.
     fn finish(&mut self) {
+        self.isolates.flight.lock().stop(self.shared.clock.now());
         let mut last = (**self.shared.published.lock()).clone();
         last.state = "stopped";
         last.isolates.clear();
@@ -1053,6 +1193,9 @@ fn status_json(
         "snapshots": evidence["snapshots"],
         "snapshotInProgress": evidence["snapshotInProgress"],
         "fork": evidence["fork"],
+        "recorder": published.recorder,
+        "hook": published.hook,
+        "previousRuns": published.previous,
         "losses": { "readings": lost_readings, "silenced": published.silenced },
         "cost": {
             "ticks": cost.ticks,

@@ -263,8 +263,15 @@ const RUNS = `
   const leakguard = require(process.env.GUARD);
   until(() => leakguard.status().state !== 'starting').then(() => process.stdout.write(JSON.stringify(leakguard.status().settings)));`;
 
-/** What no option takes; a text is anything that is not empty. @param {string} accepted */
-const nonsense = (accepted) => (accepted.startsWith('a text') ? '' : 'ba\u0007nanas; rm -rf');
+/**
+ * What no option takes; a text is anything that is not empty, a command anything whose quotes are closed.
+ *
+ * @param {string} accepted
+ */
+function nonsense(accepted) {
+  if (accepted.startsWith('a text')) return '';
+  return accepted.startsWith('a program') ? '"bananas; rm -rf' : 'ba\u0007nanas; rm -rf';
+}
 
 test('nonsense in every variable at once: the app starts, with one warning for each', async (t) => {
   const env = Object.fromEntries(OPTIONS.map((one) => [one.variable, nonsense(one.accepted)]));

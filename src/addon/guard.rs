@@ -2,6 +2,7 @@
 //! that environment's JS thread; none throws but the constructor.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -79,6 +80,8 @@ pub struct Environment {
     pub heap_size_limit: f64,
     /// `used_heap_size` of the same.
     pub used_heap_size: f64,
+    /// `process.env`
+    pub variables: HashMap<String, String>,
     /// Whether `gc()` could be obtained.
     pub can_force_gc: bool,
     /// Whether a `major` GC can be observed with a PerformanceObserver.
@@ -260,6 +263,11 @@ impl Guard {
             mailbox: Arc::clone(&mailbox),
             wake: Box::new(Wake(wake)),
             ways,
+            variables: environment
+                .variables
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
         });
         let epilogue = match (&mut gc, without_epilogue) {
             (_, true) => Epilogue::Off("LEAKGUARD_WITHOUT names it"),
@@ -278,7 +286,13 @@ impl Guard {
         let local =
             Rc::new(RefCell::new(Local { gc, uv, handle: Some(handle.clone()), ticket: None }));
         // The isolate still lives in the hook, and no longer after it.
-        env.add_env_cleanup_hook(Rc::clone(&local), |local| local.borrow_mut().end())?;
+        let main_thread = environment.thread_id == 0;
+        env.add_env_cleanup_hook(Rc::clone(&local), move |local| {
+            if main_thread {
+                crate::flight::environment_ended();
+            }
+            local.borrow_mut().end();
+        })?;
         Ok(Guard { mailbox, handle, local })
     }
 

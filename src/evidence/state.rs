@@ -12,6 +12,7 @@ use super::budget::{COUNT_WINDOW_MILLIS, Mode, ModePrediction, Predictions, Snap
 use super::budget::{SnapshotRequest, StateView};
 use super::identity::{Liveness, ProcessIdentity};
 use super::name::WallMillis;
+use crate::postmortem::RunSummary;
 
 /// Version of the file's schema. A file of a later version is read by the names known here, its other
 /// members are kept, and its version number is not lowered: two versions may share a directory.
@@ -23,6 +24,12 @@ pub(crate) const MAX_STATE_BYTES: u64 = 4 << 20;
 const MAX_SNAPSHOTS: usize = 256;
 const MAX_COOLDOWNS: usize = 512;
 const MAX_SLOPES: usize = 512;
+const MAX_RUNS: usize = 64;
+const MAX_DELIVERIES: usize = 64;
+/// Deliveries that end with the process that makes them are given up after so many.
+const MAX_TRIES: u32 = 3;
+/// A claim by a process of which nothing can be known (another container) holds for so long.
+const CLAIM_MILLIS: u64 = 600_000;
 /// Snapshots of one mode and Node version that a prediction looks back on.
 const LEARN_FROM: usize = 5;
 /// Longest text kept from a caller: names of apps, series and causes.
@@ -139,6 +146,40 @@ pub struct SlopeRecord {
     pub last: f64,
 }
 
+/// A run that is over and was, or is being, looked at by one process for all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Name of the run's file. A later run may take it again: the start tells them apart.
+    pub file: String,
+    /// When the run started, Unix milliseconds.
+    pub started_ms: u64,
+    /// Who looks.
+    pub by: ProcessIdentity,
+    /// Since when.
+    pub at: WallMillis,
+    /// What was found; `None` while it is looked at, and if the file could not be read.
+    pub summary: Option<RunSummary>,
+}
+
+/// A new evidence file that the hook was not yet seen to have delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Name of the file.
+    pub file: String,
+    /// `finding`, `snapshot`, `profile`.
+    pub kind: String,
+    /// Name of the finding's file that it belongs to.
+    pub finding: Option<String>,
+    /// Process that wrote it, in its own pid namespace.
+    pub pid: u32,
+    /// Who delivers it.
+    pub by: ProcessIdentity,
+    /// Since when.
+    pub at: WallMillis,
+    /// How often it was begun by a process that did not come to its end.
+    pub tries: u32,
+}
+
 /// The content of `leakguard.state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -152,6 +193,10 @@ pub struct State {
     pub(crate) cooldowns: Vec<Cooldown>,
     #[serde(default)]
     slopes: Vec<SlopeRecord>,
+    #[serde(default)]
+    runs: Vec<RunRecord>,
+    #[serde(default)]
+    deliveries: Vec<Delivery>,
     /// Members that a later version added.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,
@@ -165,6 +210,8 @@ impl Default for State {
             snapshots: Vec::new(),
             cooldowns: Vec::new(),
             slopes: Vec::new(),
+            runs: Vec::new(),
+            deliveries: Vec::new(),
             other: serde_json::Map::new(),
         }
     }
@@ -242,6 +289,8 @@ impl State {
         }
         self.cooldowns.iter_mut().for_each(|cooldown| settle(&mut cooldown.at));
         self.slopes.iter_mut().for_each(|slope| settle(&mut slope.at));
+        self.runs.iter_mut().for_each(|run| settle(&mut run.at));
+        self.deliveries.iter_mut().for_each(|delivery| settle(&mut delivery.at));
     }
 
     /// What bears on one request.
@@ -406,6 +455,76 @@ impl State {
         &self.slopes
     }
 
+    /// Claims a run for looking at; false if another process has done it or is at it.
+    pub fn claim_run(
+        &mut self,
+        now: WallMillis,
+        by: &ProcessIdentity,
+        file: &str,
+        started_ms: u64,
+    ) -> bool {
+        let known = self.runs.iter().position(|r| r.file == file && r.started_ms == started_ms);
+        if let Some(at) = known {
+            let run = &self.runs[at];
+            if run.summary.is_some() || !abandoned(&run.by, run.at, now) {
+                return false;
+            }
+            self.runs.remove(at);
+        }
+        self.runs.push(RunRecord {
+            file: file.to_owned(),
+            started_ms,
+            by: by.clone(),
+            at: now,
+            summary: None,
+        });
+        self.bound();
+        true
+    }
+
+    /// Keeps what was found of a claimed run.
+    pub fn record_run(&mut self, summary: &RunSummary) {
+        let of = self
+            .runs
+            .iter_mut()
+            .find(|run| run.file == summary.file && run.started_ms == summary.started_ms);
+        if let Some(run) = of {
+            run.summary = Some(summary.clone());
+        }
+    }
+
+    /// Runs that were looked at, oldest claim first.
+    pub fn runs(&self) -> impl Iterator<Item = &RunSummary> {
+        self.runs.iter().filter_map(|run| run.summary.as_ref())
+    }
+
+    /// Notes that a file is to be delivered. The oldest is forgotten when there are too many.
+    pub fn begin_delivery(&mut self, delivery: Delivery) {
+        self.deliveries.retain(|known| known.file != delivery.file);
+        self.deliveries.push(delivery);
+        self.bound();
+    }
+
+    /// Notes that a file was delivered, or never will be.
+    pub fn end_delivery(&mut self, file: &str) {
+        self.deliveries.retain(|delivery| delivery.file != file);
+    }
+
+    /// Takes over the deliveries of processes that died over them. Given up after the third time: a command
+    /// that brings the app down must not do so at every start.
+    pub fn adopt_deliveries(&mut self, now: WallMillis, by: &ProcessIdentity) -> Vec<Delivery> {
+        let orphaned = |delivery: &Delivery| abandoned(&delivery.by, delivery.at, now);
+        self.deliveries.retain(|delivery| delivery.tries < MAX_TRIES || !orphaned(delivery));
+        let mut adopted = Vec::new();
+        for delivery in self.deliveries.iter_mut().filter(|delivery| orphaned(delivery)) {
+            delivery.by = by.clone();
+            delivery.at = now;
+            delivery.tries += 1;
+            adopted.push(delivery.clone());
+        }
+        adopted
+    }
+
     /// Snapshots on record, oldest first.
     #[must_use]
     pub fn snapshots(&self) -> &[SnapshotRecord] {
@@ -426,6 +545,17 @@ impl State {
         keep_last(&mut self.snapshots, MAX_SNAPSHOTS);
         keep_last(&mut self.cooldowns, MAX_COOLDOWNS);
         keep_last(&mut self.slopes, MAX_SLOPES);
+        keep_last(&mut self.runs, MAX_RUNS);
+        keep_last(&mut self.deliveries, MAX_DELIVERIES);
+    }
+}
+
+/// Whether whoever claimed something will not come back to it.
+fn abandoned(by: &ProcessIdentity, at: WallMillis, now: WallMillis) -> bool {
+    match by.liveness() {
+        Liveness::Alive => false,
+        Liveness::Dead => true,
+        Liveness::Unknown => now.0.saturating_sub(at.0) > CLAIM_MILLIS,
     }
 }
 
@@ -682,5 +812,49 @@ mod tests {
             });
         }
         assert!((state.to_bytes().unwrap().len() as u64) < MAX_STATE_BYTES);
+    }
+
+    #[test]
+    fn a_run_is_looked_at_once_and_again_only_if_the_looker_died() {
+        let me = ProcessIdentity::current();
+        let dead = ProcessIdentity { start: me.start.wrapping_sub(1), ..me.clone() };
+        let mut state = State::default();
+        assert!(state.claim_run(NOW, me, "run.shop.1.rec", 5));
+        assert!(!state.claim_run(NOW, &dead, "run.shop.1.rec", 5));
+        assert!(state.claim_run(NOW, &dead, "run.shop.1.rec", 6), "the name was used again");
+        assert!(state.claim_run(NOW, me, "run.shop.1.rec", 6));
+        assert_eq!(state.runs().count(), 0);
+        for started_ms in 0..200 {
+            state.claim_run(NOW, me, "run.shop.2.rec", started_ms);
+        }
+        assert_eq!(state.runs.len(), MAX_RUNS);
+    }
+
+    #[test]
+    fn a_delivery_is_adopted_from_the_dead_and_given_up_in_the_end() {
+        let me = ProcessIdentity::current();
+        let dead = ProcessIdentity { start: me.start.wrapping_sub(1), ..me.clone() };
+        let delivery = |by: &ProcessIdentity| Delivery {
+            file: "Finding.1.json".into(),
+            kind: "finding".into(),
+            finding: None,
+            pid: 1,
+            by: by.clone(),
+            at: NOW,
+            tries: 0,
+        };
+        let mut state = State::default();
+        state.begin_delivery(delivery(me));
+        assert_eq!(state.adopt_deliveries(NOW, me), []);
+        state.begin_delivery(delivery(&dead));
+        for tries in 1..=MAX_TRIES {
+            let adopted = state.adopt_deliveries(NOW, &dead);
+            assert_eq!(adopted.iter().map(|one| one.tries).collect::<Vec<_>>(), [tries]);
+        }
+        assert_eq!(state.adopt_deliveries(NOW, me), []);
+        assert_eq!(state.deliveries, []);
+        state.begin_delivery(delivery(me));
+        state.end_delivery("Finding.1.json");
+        assert_eq!(state.deliveries, []);
     }
 }

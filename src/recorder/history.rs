@@ -8,8 +8,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value, json};
+
 use super::format::{
-    self, Event, HEADER_BYTES, Layout, RECORD_BYTES, Record, RunHeader, Sample, Section, Slot, What,
+    self, Event, Field, HEADER_BYTES, Layout, RECORD_BYTES, Record, RunHeader, Sample, Section,
+    Slot, What,
 };
 use crate::sample::Millis;
 
@@ -47,6 +50,21 @@ impl RunHistory {
         self.exit().is_some()
     }
 
+    /// All of it as JSON, with only the newest `samples` samples; all by default.
+    pub fn to_json(&self, samples: Option<usize>) -> Value {
+        let skipped = self.samples.len().saturating_sub(samples.unwrap_or(usize::MAX));
+        let event = |event: &Event| json!({ "atMs": event.at.0, "isolate": event.isolate, "what": event.what });
+        json!({
+            "header": self.header,
+            "samples": self.samples.iter().skip(skipped).map(sample_json).collect::<Vec<_>>(),
+            "readings": self.readings.iter().map(event).collect::<Vec<_>>(),
+            "events": self.events.iter().map(event).collect::<Vec<_>>(),
+            "tornRecords": self.torn_records,
+            "unknownRecords": self.unknown_records,
+            "missingRecords": self.missing_records,
+        })
+    }
+
     /// Time of the last record.
     pub fn last_at(&self) -> Option<Millis> {
         let sample = self.samples.last().map(|sample| sample.at);
@@ -54,6 +72,17 @@ impl RunHistory {
         let reading = self.readings.last().map(|event| event.at);
         sample.max(event).max(reading)
     }
+}
+
+fn sample_json(sample: &Sample) -> Value {
+    let values: Map<String, Value> = Field::ALL
+        .into_iter()
+        .filter_map(|field| {
+            let name = serde_json::to_value(field).ok()?.as_str()?.to_owned();
+            Some((name, json!(sample.values.get(field)?)))
+        })
+        .collect();
+    json!({ "atMs": sample.at.0, "isolate": sample.isolate, "values": values })
 }
 
 /// Why a file cannot be read as a run.

@@ -1,0 +1,55 @@
+'use strict';
+
+// A guarded process that ends in the way its parent asks for, tells what the guard tells it, and leaks on
+// demand. It is started with an IPC channel, which keeps it alive.
+
+const leakguard = require('../../index.js');
+
+/** @param {object} message */
+const tell = (message) => process.send?.(message);
+
+for (const kind of ['postmortem', 'finding', 'snapshot', 'error']) {
+  /** @type {any} */ (leakguard).on(kind, (/** @type {any} */ about) => {
+    tell({ [kind]: about instanceof Error ? { message: about.message } : about });
+  });
+}
+
+/** @type {unknown[]} */
+const kept = [];
+
+/** @param {number} count */
+function leak(count) {
+  for (let i = 0; i < count; i++) kept.push({ i, list: [i] });
+}
+
+/** @type {Record<string, (argument?: any) => void>} */
+const ACTIONS = {
+  status: () => tell({ status: leakguard.status() }),
+  snapshot: () => void leakguard.snapshot({ reason: 'test' }).then((answer) => tell({ answer })),
+  end: () => process.disconnect?.(),
+  exit: (code) => process.exit(code),
+  throw: () => {
+    throw new Error('uncaught on purpose');
+  },
+  abort: () => process.abort(),
+  /** About one megabyte for each 9,000. */
+  leak: (count) => void setInterval(leak, 20, count),
+  buffers: (bytes) => void setInterval(() => kept.push(Buffer.alloc(bytes, 1)), 20),
+  runaway: () => {
+    for (;;) leak(1000);
+  },
+};
+
+process.on('message', (/** @type {any} */ { action, argument }) => {
+  // Not inside the channel's handler: an exception there is the channel's.
+  setImmediate(ACTIONS[action], argument);
+});
+
+const WANTED_SAMPLES = 3;
+const waiting = setInterval(() => {
+  const status = leakguard.status();
+  const { recorder } = status;
+  if (recorder === null || (recorder.path !== null && recorder.samples < WANTED_SAMPLES)) return;
+  clearInterval(waiting);
+  tell({ ready: status });
+}, 50);
