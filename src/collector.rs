@@ -1191,6 +1191,13 @@ impl Collector {
         out: &dyn Outbox,
     ) -> Result<(), Refusal> {
         let Wish { purpose, isolate, key, not_forked } = wish;
+        if self.config.redact {
+            return Err(Refusal::plain(
+                RefusalReason::Disabled,
+                "LEAKGUARD_REDACT is set, and this version cannot redact while it writes: no snapshot is written; \
+                 without it, `leakguard redact IN OUT` redacts a file afterwards",
+            ));
+        }
         let store = self.store.clone().ok_or_else(|| {
             Refusal::plain(
                 RefusalReason::State,

@@ -407,6 +407,9 @@ pub struct Config {
     pub cooldown_ms: u64,
     /// Of snapshots.
     pub compress: Compress,
+    /// Redaction was asked for. This version cannot do it while writing, so that no snapshot is written then:
+    /// a secret on the disk is what was to be avoided.
+    pub redact: bool,
     /// Whether allocations are sampled once a suspicion stands.
     pub profile: bool,
     /// Whether EventEmitter is wrapped.
@@ -704,6 +707,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             _ => Compress::None,
         },
         profile: value("profile").text() != "off",
+        redact: value("redact").text() != "none",
         listeners: value("listeners").flag(),
         signal: value("signal").optional_text(),
         hook: value("hook").optional_text().and_then(|command| crate::hook::split(&command).ok()),
@@ -977,6 +981,12 @@ mod tests {
         let (config, problems) = resolve(&[environment("LEAKGUARD_HOOK", "ship \"a b")]);
         assert_eq!((config.hook, problems.len()), (None, 1));
         assert_eq!(resolve(&[environment("LEAKGUARD_HOOK", "off")]).0.hook, None);
+    }
+
+    #[test]
+    fn redaction_that_is_asked_for_is_known_of() {
+        assert!(!Config::default().redact);
+        assert!(resolve(&[environment("LEAKGUARD_REDACT", "strings")]).0.redact);
     }
 
     #[test]
