@@ -14,10 +14,21 @@ const APP = path.join(__dirname, 'apps', 'ending.js');
 const DEADLINE_MS = 60_000;
 const INTERVAL_MS = 1000;
 
-/** @param {import('node:test').TestContext} t */
+/** @type {{ dir: string, app: App }[]} */
+const started = [];
+
+/**
+ * A directory for the runs of a test. When the test ends, however it does, apps that still run in it are killed:
+ * one that is left behind would keep this process waiting for it.
+ *
+ * @param {import('node:test').TestContext} t
+ */
 function directory(t) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-runs-'));
-  t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+  t.after(() => {
+    for (const one of started) if (one.dir.startsWith(dir)) one.app.child.kill('SIGKILL');
+    fs.rmSync(dir, { recursive: true, force: true });
+  });
   return dir;
 }
 
@@ -39,6 +50,7 @@ async function start(dir, options = {}) {
       LEAKGUARD_DIR: dir,
     },
   });
+  started.push({ dir, app });
   /** @type {any[]} */
   const messages = [];
   app.child.on('message', (message) => messages.push(message));

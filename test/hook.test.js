@@ -166,7 +166,9 @@ describe('the hook', { concurrency: 3 }, () => {
     const script = path.join(at.root, 'slow.js');
     fs.writeFileSync(
       script,
-      `require('fs').writeFileSync(${JSON.stringify(`${began}/began.json`)}, String(process.pid)); setInterval(() => {}, 1000)`,
+      // Renamed when whole: the reader looks as soon as there is a name.
+      `const fs = require('fs'); const part = ${JSON.stringify(`${began}/began`)};
+      fs.writeFileSync(part, String(process.pid)); fs.renameSync(part, part + '.json'); setInterval(() => {}, 1000)`,
     );
     const first = await start(at.dir, settings(`"${process.execPath}" "${script}"`));
     act(first.app, 'snapshot');
