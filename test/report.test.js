@@ -506,7 +506,9 @@ describe('a page in Chromium', { skip, timeout: 15 * 60_000 }, () => {
       await open(historyPage, {}, async (page) => {
         const files = section(page, 'snapshots');
         const listed = await files.locator('tbody code').allTextContents();
-        const there = fs.readdirSync(evidence).filter((name) => name.endsWith('.heapsnapshot'));
+        const there = fs
+          .readdirSync(evidence)
+          .filter((name) => /\.heap(snapshot|profile)$/.test(name));
         assert.deepEqual([...listed].sort(), [...there].sort());
         assert.match(
           (await files.locator('pre').first().textContent()) ?? '',
