@@ -20,14 +20,18 @@ use crate::sample::Millis;
 /// Stop of a reading, per MB of live heap: a forced GC of small objects.
 const PAUSE_PER_MB_MS: f64 = 1.45;
 
-/// Samples wanted of the growth until the second reading. Enough that a function with a twentieth of it, which is
-/// what the app's own share may be where Node's parser allocates what the app keeps, has a few.
+/// Samples wanted of the growth until the second reading: of a profile that lasts hours, and of one that lasts minutes
+/// and may cost more. Where Node's parser allocates what the app keeps, the app's own share may be a twentieth: a dozen of 256.
 const SAMPLES_WANTED: f64 = 128.0;
+const SAMPLES_WANTED_BRIEFLY: f64 = 256.0;
 
-/// Bounds of the mean distance of samples, bytes. V8's default is 32 KB. A shorter distance costs CPU in proportion
-/// to what the app allocates (measured on an Express route of 230 us: 8 and 16 KB some 17 %, 32 KB 7 %, 64 KB 3 % of
-/// the CPU per request while it runs), a longer one leaves a slow leak without samples. At the default settings it
-/// is 24 KB or more.
+/// Longest window for which a profile is brief, milliseconds.
+const BRIEF_MS: u64 = 600_000;
+
+/// Bounds of the mean distance of samples, bytes, the least for brief ones half of it. V8's default is 32 KB. A shorter
+/// distance costs CPU in proportion to what the app allocates (measured on an Express route of 230 us: 8 and 16 KB some
+/// 17 %, 32 KB 7 %, 64 KB 3 % of the CPU per request while it runs), a longer one leaves a slow leak without samples. At
+/// the default settings it is 24 KB for the longest windows and 12 KB for brief ones, or more.
 const MIN_INTERVAL: f64 = 8.0 * 1024.0;
 const MAX_INTERVAL: f64 = 64.0 * 1024.0;
 
@@ -236,7 +240,13 @@ fn interval(suspicion: Option<&Evidence>) -> u32 {
     let expected = inside.map_or(0.0, |growth| {
         growth.slope_per_hour * growth.window_ms as f64 / crate::config::HOUR_MS / 2.0
     });
-    (expected / SAMPLES_WANTED).clamp(MIN_INTERVAL, MAX_INTERVAL) as u32
+    let brief = suspicion.is_some_and(|growth| growth.window_ms <= BRIEF_MS);
+    let (wanted, least) = if brief {
+        (SAMPLES_WANTED_BRIEFLY, MIN_INTERVAL / 2.0)
+    } else {
+        (SAMPLES_WANTED, MIN_INTERVAL)
+    };
+    (expected / wanted).clamp(least, MAX_INTERVAL) as u32
 }
 
 #[cfg(test)]
@@ -375,11 +385,11 @@ mod tests {
     #[test]
     fn slow_leaks_are_sampled_at_short_distances_and_fast_ones_at_long() {
         for (series, mb_per_hour, window_ms, expected) in [
-            (SeriesId::LiveHeap, 400.0, 32_000, 14_563),
-            (SeriesId::LiveHeap, 1.0, 600_000, 8_192),
+            (SeriesId::LiveHeap, 400.0, 32_000, 7_281),
+            (SeriesId::LiveHeap, 1.0, 600_000, 4_096),
             (SeriesId::LiveHeap, 1.0, 6 * 3_600_000, 24_576),
             (SeriesId::LiveHeap, 90_000.0, 32_000, 65_536),
-            (SeriesId::ArrayBuffers, 9_000.0, 32_000, 8_192),
+            (SeriesId::ArrayBuffers, 9_000.0, 32_000, 4_096),
         ] {
             assert_eq!(interval(Some(&growth(series, mb_per_hour, window_ms))), expected);
         }
