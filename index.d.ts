@@ -444,6 +444,7 @@ declare namespace leakguard {
     snapshotInProgress: boolean;
     /** Whether snapshots can be forked in this process; null: not yet tried, or not asked for. */
     fork: { possible: boolean | null; why: string };
+    /** null: not yet open; it is after the first sample, when the runs before this one have been looked at. */
     recorder: RecorderStatus | null;
     hook: HookStatus | null;
     /** Runs that this start has looked at, orderly ones too. */

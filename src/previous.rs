@@ -93,17 +93,15 @@ pub fn look_back(
     seen.sort_by_key(|seen| seen.summary.ended_ms);
     let mut across = None;
     if !seen.is_empty() {
-        let known: Vec<RunSummary> = store
-            .update_state(now, |state| {
-                seen.iter().for_each(|seen| state.record_run(&seen.summary));
-                state
-                    .runs()
-                    .filter(|run| run.app == app && run.app_version == app_version)
-                    .cloned()
-                    .collect()
-            })
-            .map_err(|refusal| refusal.sentence)?;
-        across = postmortem::across(&known, config)
+        let known = store.update_state(now, |state| {
+            seen.iter().for_each(|seen| state.record_run(&seen.summary));
+            let same = |run: &&RunSummary| run.app == app && run.app_version == app_version;
+            state.runs().filter(same).cloned().collect::<Vec<_>>()
+        });
+        // What was seen is told also where it cannot be kept: the claim makes this the only time.
+        across = known
+            .ok()
+            .and_then(|known| postmortem::across(&known, config))
             // What was known before was said before.
             .filter(|across| {
                 let newest = across.runs.last();

@@ -470,6 +470,8 @@ struct Sampler {
     host: HostIdentity,
     /// What is known of runs that are over, for `status()`.
     previous: Vec<Value>,
+    /// The flight recorder is open and the past was looked at; both wait for the first sample.
+    started: bool,
     pipeline: Pipeline,
     collector: Collector,
     isolates: Isolates,
@@ -501,6 +503,7 @@ impl Sampler {
             probe: probe::open(),
             host: HostIdentity::default(),
             previous: Vec::new(),
+            started: false,
             collector,
             isolates,
             config,
@@ -643,6 +646,8 @@ impl Sampler {
             self.tick();
             self.open_flight();
             self.look_back();
+            self.started = true;
+            self.publish();
         }
     }
 
@@ -692,7 +697,6 @@ impl Sampler {
             let now = self.now();
             self.collector.open_across(now, across, isolate, &around, &self.isolates);
         }
-        self.publish();
     }
 
     /// Tells the flight recorder what this tick saw, and the hook that time has passed.
@@ -1027,7 +1031,11 @@ impl Sampler {
             silenced: self.pipeline.silenced(),
             settings: self.settings.clone(),
             evidence: self.evidence.1.clone(),
-            recorder: self.isolates.flight.lock().to_json(),
+            recorder: if self.started {
+                self.isolates.flight.lock().to_json()
+            } else {
+                Value::Null
+            },
             hook: self.isolates.hook.lock().to_json(),
             previous: self.previous.clone(),
             cost: self.cost,
