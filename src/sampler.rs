@@ -74,7 +74,7 @@ pub trait Wake: Send {
 }
 
 /// Which ways of knowing the live heap an environment offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// `MemoryPressureNotification` was found.
     pub pressure: bool,
@@ -1088,7 +1088,7 @@ fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
 
 /// Live heap that a snapshot is to be budgeted for. The last reading may be minutes old and the heap have grown
 /// several times since; of what is used now, garbage is seldom more than some 40 % for long.
-fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
+pub fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
     match (live, used) {
         (Some(live), Some(used)) => Some(live.max(0.6 * used)),
         (live, used) => live.or(used),
