@@ -426,7 +426,10 @@ impl Checks {
                 format!("{wanted} is a link to {}; evidence goes there", link.display()),
             );
         } else if survey.private_child {
-            self.note("directory", format!("{wanted} is writable for everybody: evidence goes to {place}"));
+            self.note(
+                "directory",
+                format!("{wanted} is writable for everybody: evidence goes to {place}"),
+            );
         } else if !survey.exists {
             self.note("directory", format!("{wanted} is not there yet; the guard makes it"));
         } else {
@@ -453,7 +456,10 @@ impl Checks {
         if !survey.links.is_empty() {
             self.note(
                 "links",
-                format!("{} in {place}: links, which the guard does not follow", survey.links.join(", ")),
+                format!(
+                    "{} in {place}: links, which the guard does not follow",
+                    survey.links.join(", ")
+                ),
             );
         }
         if let Some(why) = &survey.shared_problem {
@@ -470,7 +476,8 @@ impl Checks {
         let survey = &seen.survey;
         let quota = seen.config.max_disk_bytes;
         let free = survey.free_bytes.map_or_else(|| "unknown".to_owned(), size);
-        let memory = if survey.is_memory { ", in memory (tmpfs): files count as memory" } else { "" };
+        let memory =
+            if survey.is_memory { ", in memory (tmpfs): files count as memory" } else { "" };
         let sentence = format!(
             "{} of {} (LEAKGUARD_MAX_DISK) in use, {} of it not to be removed for new files; {free} free on the file \
              system{memory}",
@@ -624,7 +631,9 @@ fn profile(seen: &Seen, heap: u64) -> Forecast {
     let sentence = if !seen.config.profile {
         "off by LEAKGUARD_PROFILE".into()
     } else if done {
-        format!("two readings, each stopping the loop for about {pause} ms of the {limit} ms allowed")
+        format!(
+            "two readings, each stopping the loop for about {pause} ms of the {limit} ms allowed"
+        )
     } else {
         format!(
             "refused: a reading would stop the loop for about {pause} ms, LEAKGUARD_MAX_GC_PAUSE is {limit} ms"
@@ -779,8 +788,11 @@ pub fn text(diagnosis: &Diagnosis) -> String {
         (_, Some(app)) => format!("that of {} (pid {}) now", app.app, app.pid),
         _ => "assumed; --heap SIZE says another".to_owned(),
     };
-    let _ =
-        writeln!(out, "\nAt a finding now, with a live heap of {} ({from}):", size(at.live_heap_bytes));
+    let _ = writeln!(
+        out,
+        "\nAt a finding now, with a live heap of {} ({from}):",
+        size(at.live_heap_bytes)
+    );
     for step in &at.steps {
         let mark = if step.done { "yes    " } else { "no     " };
         let _ = writeln!(out, "{mark}  {:<11}{}", step.kind, step.sentence);
@@ -788,8 +800,224 @@ pub fn text(diagnosis: &Diagnosis) -> String {
     let verdict = match diagnosis.problems {
         0 => "No problem found.".to_owned(),
         1 => "1 problem. docs/TROUBLESHOOTING.md has a section for each name above.".to_owned(),
-        some => format!("{some} problems. docs/TROUBLESHOOTING.md has a section for each name above."),
+        some => {
+            format!("{some} problems. docs/TROUBLESHOOTING.md has a section for each name above.")
+        }
     };
     let _ = writeln!(out, "\n{verdict}");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve;
+    use crate::evidence::StoreOptions;
+    use std::path::Path;
+
+    const MB: u64 = 1 << 20;
+
+    fn seen(directory: &Path, variables: &[(&str, &str)]) -> Seen {
+        let given: Vec<Given> = variables
+            .iter()
+            .map(|(name, value)| Given {
+                name: (*name).into(),
+                value: (*value).into(),
+                origin: Origin::Environment,
+            })
+            .collect();
+        let (config, problems) = resolve(&given);
+        let now = WallMillis::now();
+        let options = StoreOptions {
+            dir: directory.to_owned(),
+            max_disk_bytes: config.max_disk_bytes,
+            temp_dir: directory.to_owned(),
+        };
+        Seen {
+            now,
+            runtime: Runtime {
+                node: "v22.12.0".into(),
+                v8: "12.4".into(),
+                platform: "linux-x64".into(),
+                heap_limit_bytes: 400.0 * MB as f64,
+                given,
+                ways: Ways { pressure: true, force: true, observe: true },
+                epilogue: Epilogue::On,
+                signals: ["SIGUSR1", "SIGUSR2", "SIGTERM"].map(String::from).to_vec(),
+                ..Runtime::default()
+            },
+            survey: Survey::of(&options, now),
+            process: ProcessSample {
+                rss_bytes: Some(50 * MB),
+                cgroup_used_bytes: Some(60 * MB),
+                cgroup_limit_bytes: Some(512 * MB),
+                cgroup_headroom_bytes: Some(452 * MB),
+                mem_available_bytes: Some(4096 * MB),
+                ..ProcessSample::default()
+            },
+            cgroup: Some(MemoryCgroup { version: 2, directory: "/sys/fs/cgroup".into() }),
+            fork: Ok(()),
+            app: None,
+            hook_problem: None,
+            heap_bytes: None,
+            config,
+            problems,
+        }
+    }
+
+    fn levels(seen: &Seen, id: &str) -> Vec<Level> {
+        let Diagnosis { checks, .. } = diagnose(seen);
+        checks.iter().filter(|check| check.id == id).map(|check| check.level).collect()
+    }
+
+    fn sentence(seen: &Seen, id: &str) -> String {
+        let Diagnosis { checks, .. } = diagnose(seen);
+        checks.iter().find(|check| check.id == id).unwrap().sentence.clone()
+    }
+
+    #[test]
+    fn a_healthy_set_up_has_no_problem() {
+        let root = tempfile::tempdir().unwrap();
+        let healthy = diagnose(&seen(root.path(), &[]));
+        assert_eq!(healthy.problems, 0, "{:?}", healthy.checks);
+        assert!(text(&healthy).ends_with("\nNo problem found.\n"));
+        assert_eq!(healthy.fitting_old_space_mb, Some(384));
+    }
+
+    #[test]
+    fn every_check_is_in_the_list_and_in_the_document() {
+        let root = tempfile::tempdir().unwrap();
+        let mut all = seen(
+            root.path(),
+            &[("LEAKGUARD_SIGNAL", "SIGUSR2"), ("LEAKGUARD_HOOK", "true"), ("LEAKGUARD_X", "1")],
+        );
+        all.survey.links = vec!["x".into()];
+        all.survey.shared_problem = Some("x".into());
+        let Diagnosis { checks, .. } = diagnose(&all);
+        let mut ids: Vec<&str> = checks.iter().map(|check| check.id).collect();
+        ids.dedup();
+        assert_eq!(ids, CHECKS);
+        let document = include_str!("../docs/TROUBLESHOOTING.md");
+        for id in CHECKS {
+            assert!(document.contains(&format!("\n## {id}\n")), "{id}");
+        }
+    }
+
+    #[test]
+    fn what_the_settings_mean_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let of = |variables| seen(root.path(), variables);
+        type Case = (&'static [(&'static str, &'static str)], &'static str, Level);
+        let table: [Case; 10] = [
+            (&[("LEAKGUARD", "off")], "guard", Level::Problem),
+            (&[("LEAKGUARD_WINDOW", "soon")], "setting", Level::Problem),
+            (&[("LEAKGUARD_WINDWO", "1h")], "setting", Level::Problem),
+            (&[("LEAKGUARD_WINDOW", "1h")], "setting", Level::Ok),
+            (&[("LEAKGUARD_SIGNAL", "SIGUSR2")], "signal", Level::Ok),
+            (&[("LEAKGUARD_SIGNAL", "SIGUSR1")], "signal", Level::Note),
+            (&[("LEAKGUARD_SIGNAL", "SIGTERM")], "signal", Level::Problem),
+            (&[("LEAKGUARD_SIGNAL", "SIGNONE")], "signal", Level::Problem),
+            (&[("LEAKGUARD_MAX_DISK", "8MB")], "recorder", Level::Problem),
+            (&[("LEAKGUARD_WITHOUT", "pressure")], "live-heap", Level::Note),
+        ];
+        for (variables, id, level) in table {
+            assert_eq!(levels(&of(variables), id).first(), Some(&level), "{variables:?}");
+        }
+        let unknown = of(&[("LEAKGUARD_WINDWO", "1h")]);
+        assert!(sentence(&unknown, "setting").ends_with("did you mean LEAKGUARD_WINDOW?"));
+        let mut hook = of(&[("LEAKGUARD_HOOK", "ship")]);
+        assert_eq!(levels(&hook, "hook"), [Level::Ok]);
+        hook.hook_problem = Some("ship was not found in PATH".into());
+        assert_eq!(levels(&hook, "hook"), [Level::Problem]);
+    }
+
+    #[test]
+    fn a_secret_in_a_setting_is_not_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let variables = [("LEAKGUARD_TOKEN", "hunter2"), ("LEAKGUARD_HOOK", "ship hunter2")];
+        let diagnosis = diagnose(&seen(root.path(), &variables));
+        assert!(!text(&diagnosis).contains("hunter2"));
+        assert!(!serde_json::to_string(&diagnosis).unwrap().contains("hunter2"));
+    }
+
+    #[test]
+    fn an_old_node_and_a_heap_limit_beyond_the_container_are_problems() {
+        let root = tempfile::tempdir().unwrap();
+        let mut old = seen(root.path(), &[]);
+        for (node, level) in [
+            ("v18.19.1", Level::Problem),
+            ("v18.20.0", Level::Ok),
+            ("v26.0.0", Level::Ok),
+            ("", Level::Problem),
+        ] {
+            old.runtime.node = node.into();
+            assert_eq!(levels(&old, "node"), [level], "{node}");
+        }
+        let mut tight = seen(root.path(), &[]);
+        tight.process.cgroup_limit_bytes = Some(256 * MB);
+        assert_eq!(levels(&tight, "heap-limit"), [Level::Problem]);
+        assert!(sentence(&tight, "heap-limit").contains("--max-old-space-size=192"));
+        // The running app has its own flags.
+        tight.app = Some(AppRun {
+            app: "shop".into(),
+            pid: 1,
+            age_ms: 10,
+            live_heap_bytes: 20 * MB,
+            rss_bytes: Some(80 * MB),
+            heap_limit_bytes: Some(190.0 * MB as f64),
+        });
+        assert_eq!(levels(&tight, "heap-limit"), [Level::Ok]);
+        assert_eq!(diagnose(&tight).at_finding.live_heap_bytes, 20 * MB);
+    }
+
+    #[test]
+    fn a_heap_too_large_for_the_container_is_refused_with_the_limit_that_would_do() {
+        let root = tempfile::tempdir().unwrap();
+        let mut seen = seen(root.path(), &[]);
+        seen.heap_bytes = Some(10 * MB);
+        let fits = diagnose(&seen).at_finding;
+        assert_eq!(fits.live_heap_from, "argument");
+        let [finding, profile, snapshot] = fits.steps.try_into().unwrap();
+        assert!(finding.done && profile.done && snapshot.done, "{snapshot:?}");
+        assert_eq!((snapshot.way, snapshot.learned_from), (Some(Mode::Inline), Some(0)));
+        // The rule of thumb of `budget`: 16 times the heap, 115 ms for each MiB.
+        assert_eq!((snapshot.peak_bytes, snapshot.pause_ms), (Some(160 * MB), Some(1150)));
+
+        seen.heap_bytes = Some(64 * MB);
+        let at = diagnose(&seen).at_finding;
+        let refusal = at.steps.last().unwrap().refusal.clone().unwrap();
+        assert_eq!(refusal.reason, RefusalReason::Memory);
+        // What the app is going to use counts as used: 60 MB now and 64 MB more.
+        assert!(refusal.available.unwrap() < (512 - 124) * MB);
+        assert!(refusal.sufficient.unwrap() > 1024 * MB);
+        assert!(at.ways.iter().all(|way| !way.done));
+    }
+
+    #[test]
+    fn ways_that_do_not_work_are_told_by_the_settings_that_ask_for_them() {
+        let root = tempfile::tempdir().unwrap();
+        let with = |mode| {
+            let mut seen = seen(root.path(), &[("LEAKGUARD_SNAPSHOT", mode)]);
+            seen.fork = Err("malloc is not glibc's".into());
+            seen.heap_bytes = Some(10 * MB);
+            seen
+        };
+        assert_eq!(levels(&with("auto"), "fork"), [Level::Note]);
+        assert_eq!(levels(&with("fork"), "fork"), [Level::Problem]);
+        let last = |seen: &Seen| diagnose(seen).at_finding.steps.pop().unwrap();
+        assert!(last(&with("auto")).done);
+        assert!(last(&with("fork")).sentence.contains("malloc is not glibc's"));
+        assert!(last(&with("off")).sentence.contains("LEAKGUARD_SNAPSHOT=off"));
+    }
+
+    #[test]
+    fn nowhere_to_write_is_a_problem_and_the_finding_a_line_only() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let nowhere = seen(&file, &[]);
+        assert_eq!(levels(&nowhere, "directory"), [Level::Problem]);
+        let steps = diagnose(&nowhere).at_finding.steps;
+        assert!(!steps.first().unwrap().done && !steps.last().unwrap().done);
+    }
 }

@@ -1,7 +1,6 @@
 //! `leakguard doctor`: gathers what the guard of an app started here would find, and prints the judgement of
 //! [`crate::doctor`]. It leaves the directory as it was.
 
-use std::io::Write;
 use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};

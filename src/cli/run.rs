@@ -104,11 +104,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Progress is shown when the process' stderr is a terminal.
-    pub fn new(
-        runtime: Runtime,
-        stdout: &'a mut dyn Write,
-        stderr: &'a mut dyn Write,
-    ) -> Self {
+    pub fn new(runtime: Runtime, stdout: &'a mut dyn Write, stderr: &'a mut dyn Write) -> Self {
         Self { runtime, stdout, stderr, watched: std::io::stderr().is_terminal() }
     }
 

@@ -215,7 +215,10 @@ fn may_make_in(directory: &Path) -> io::Result<()> {
     let needed = Access::WRITE_OK | Access::EXEC_OK;
     accessat(CWD, directory, needed, AtFlags::EACCESS).map_err(|error| {
         let error = io::Error::from(error);
-        io::Error::new(error.kind(), format!("it is not there, and {}: {error}", directory.display()))
+        io::Error::new(
+            error.kind(),
+            format!("it is not there, and {}: {error}", directory.display()),
+        )
     })
 }
 
@@ -285,11 +288,7 @@ mod tests {
     use crate::evidence::name::Compression;
 
     fn options(dir: &Path, temp: &Path) -> StoreOptions {
-        StoreOptions {
-            dir: dir.to_owned(),
-            max_disk_bytes: 512 << 20,
-            temp_dir: temp.to_owned(),
-        }
+        StoreOptions { dir: dir.to_owned(), max_disk_bytes: 512 << 20, temp_dir: temp.to_owned() }
     }
 
     fn survey(dir: &Path) -> Survey {

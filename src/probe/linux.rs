@@ -143,8 +143,8 @@ pub fn disk_free(path: &std::path::Path) -> Option<DiskFree> {
 pub fn memory_cgroup() -> Option<MemoryCgroup> {
     let cgroup = Cgroup::open(std::path::Path::new("/proc/self"));
     let version = match cgroup.version()? {
-        super::cgroup::Version::V1 => 1,
-        super::cgroup::Version::V2 => 2,
+        cgroup::Version::V1 => 1,
+        cgroup::Version::V2 => 2,
     };
     Some(MemoryCgroup { version, directory: cgroup.directory()? })
 }
