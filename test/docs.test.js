@@ -27,12 +27,7 @@ const STOOD_IN = ['npm', 'npx', 'kubectl', 'aws', 'curl'];
 const AS_THEY_ARE = ['node', 'exec', 'echo', 'ls', 'head'];
 
 /** What a hook finds in its environment beside the settings. */
-const OF_THE_HOOK = [
-  'LEAKGUARD_FILE',
-  'LEAKGUARD_KIND',
-  'LEAKGUARD_FINDING',
-  'LEAKGUARD_PID',
-];
+const OF_THE_HOOK = ['LEAKGUARD_FILE', 'LEAKGUARD_KIND', 'LEAKGUARD_FINDING', 'LEAKGUARD_PID'];
 
 /** The app of the documents: guarded by the one line or by the preload, it serves, leaves evidence, and ends by itself. */
 const APP = `
@@ -132,7 +127,9 @@ function npmCli() {
   const { npm_execpath: ours } = process.env;
   if (ours && /npm-cli\.c?js$/.test(ours)) return ours;
   const directories = (process.env.PATH ?? '').split(path.delimiter);
-  const found = directories.map((name) => path.join(name, 'npm')).find((name) => fs.existsSync(name));
+  const found = directories
+    .map((name) => path.join(name, 'npm'))
+    .find((name) => fs.existsSync(name));
   assert.ok(found, 'npm is on the path');
   return fs.realpathSync(found);
 }
@@ -251,7 +248,10 @@ describe('the commands of', { concurrency: 2 }, () => {
         const runs = names.filter((name) => name.endsWith('.rec'));
         assert.ok(runs.length > 0, names.join('\n'));
         for (const name of runs) assert.ok(readRun(path.join(evidence, name)).samples.length > 0);
-        assert.ok(names.some((name) => name.endsWith('.heapsnapshot')), names.join('\n'));
+        assert.ok(
+          names.some((name) => name.endsWith('.heapsnapshot')),
+          names.join('\n'),
+        );
       }
     });
   }
@@ -265,7 +265,10 @@ describe('the commands of', { concurrency: 2 }, () => {
  */
 async function hook(sandbox, text) {
   const name = /^# (\S+\.sh): LEAKGUARD_HOOK=\/app\/\1$/m.exec(text)?.[1];
-  assert.ok(name, `a script says in a comment what it is called and how it becomes the hook:\n${text}`);
+  assert.ok(
+    name,
+    `a script says in a comment what it is called and how it becomes the hook:\n${text}`,
+  );
   const file = path.join(sandbox.directory, name);
   fs.writeFileSync(file, text, { mode: 0o755 });
   const evidence = path.join(sandbox.directory, 'evidence of $(shop)', 'Finding.1.json');
@@ -279,7 +282,10 @@ async function hook(sandbox, text) {
     HOSTNAME: 'shop-1',
   });
   const call = sandbox.calls().at(-1);
-  assert.ok(call?.args.some((argument) => argument.endsWith(evidence)), JSON.stringify(call));
+  assert.ok(
+    call?.args.some((argument) => argument.endsWith(evidence)),
+    JSON.stringify(call),
+  );
 }
 
 test('a command that nobody knows is a failure', async () => {
@@ -288,9 +294,16 @@ test('a command that nobody knows is a failure', async () => {
     'head',
   ]);
   const sandbox = new Sandbox('unknown');
-  for (const command of ['kubectl delete pod/shop', 'npx no-such-program', 'npm run no-such-script'])
+  for (const command of [
+    'kubectl delete pod/shop',
+    'npx no-such-program',
+    'npm run no-such-script',
+  ])
     await assert.rejects(sandbox.shell(command), /does not know/);
-  await assert.rejects(sandbox.shell('aws s3 cp nowhere s3://evidence/shop/'), /there is no nowhere/);
+  await assert.rejects(
+    sandbox.shell('aws s3 cp nowhere s3://evidence/shop/'),
+    /there is no nowhere/,
+  );
 });
 
 test('every setting that the commands and manifests of the documents name exists', () => {

@@ -9,7 +9,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { describe, test } = require('node:test');
 const { container } = require('./container.js');
-const { act, start } = require('./ending.js');
+const { act, directory, start } = require('./ending.js');
 const { temporary } = require('./program.js');
 const { engines } = require('../package.json');
 
@@ -90,8 +90,8 @@ describe('a healthy directory', () => {
   });
 
   test('with a running app: the forecast is for its heap and its limit', async (t) => {
-    const dir = temporary(t);
-    const { app } = await start(dir);
+    const dir = directory(t);
+    const { app } = await start(dir, { env: { LEAKGUARD_SNAPSHOT: 'auto' } });
     const found = diagnosis(dir);
     const at = found.atFinding;
     assert.equal(at.liveHeapFrom, 'app');
@@ -132,8 +132,17 @@ describe('a directory', () => {
     fs.chmodSync(dir, 0o755);
     const found = spawnSync(
       process.execPath,
-      ['-e', `process.setgid(65534); process.setuid(65534); process.argv.splice(1, 0, ${JSON.stringify(COMMAND)}); require(${JSON.stringify(COMMAND)})`, '--', 'doctor', '--json'],
-      { env: { PATH: process.env.PATH, LEAKGUARD_DIR: dir, NODE_OPTIONS: HEAP_LIMIT }, encoding: 'utf8' },
+      [
+        '-e',
+        `process.setgid(65534); process.setuid(65534); process.argv.splice(1, 0, ${JSON.stringify(COMMAND)}); require(${JSON.stringify(COMMAND)})`,
+        '--',
+        'doctor',
+        '--json',
+      ],
+      {
+        env: { PATH: process.env.PATH, LEAKGUARD_DIR: dir, NODE_OPTIONS: HEAP_LIMIT },
+        encoding: 'utf8',
+      },
     );
     assert.equal(found.status, 0, found.stderr);
     problem(JSON.parse(found.stdout), 'directory', /Permission denied/);
@@ -180,7 +189,9 @@ describe('settings', () => {
     });
     assert.equal(found.problems, 3);
     problem(found, 'guard', /off/);
-    const settings = checks(found, 'setting').map(({ sentence }) => sentence).join('\n');
+    const settings = checks(found, 'setting')
+      .map(({ sentence }) => sentence)
+      .join('\n');
     assert.match(settings, /LEAKGUARD_WINDOW: expected a duration .* got "soon"; using 6h/);
     assert.match(settings, /LEAKGUARD_GROWTHRATE: .* did you mean LEAKGUARD_GROWTH_RATE\?/);
   });
@@ -213,14 +224,26 @@ test('in a container of 256 MB: its limit, the heap limit that fits, and no snap
   const found = diagnosis(dir, { node: group.node });
   assert.equal(found.containerLimitBytes, 256 * MB);
   assert.equal(found.fittingOldSpaceMb, 192);
-  assert.match(checks(found, 'container')[0].sentence, /of 256 MiB of memory in use \(cgroup v[12], /);
+  assert.match(
+    checks(found, 'container')[0].sentence,
+    /of 256 MiB of memory in use \(cgroup v[12], /,
+  );
   const [, , snapshot] = found.atFinding.steps;
   assert.equal(snapshot.done, false);
   assert.match(snapshot.sentence, /a limit of .* would have sufficed/);
 
   const env = { NODE_OPTIONS: '--max-old-space-size=512' };
-  const args = ['-e', `process.argv.splice(1, 0, ''); require(${JSON.stringify(COMMAND)})`, '--', 'doctor', '--json'];
-  const { stdout } = spawnSync(group.node, args, { env: { ...process.env, ...env, LEAKGUARD_DIR: dir }, encoding: 'utf8' });
+  const args = [
+    '-e',
+    `process.argv.splice(1, 0, ''); require(${JSON.stringify(COMMAND)})`,
+    '--',
+    'doctor',
+    '--json',
+  ];
+  const { stdout } = spawnSync(group.node, args, {
+    env: { ...process.env, ...env, LEAKGUARD_DIR: dir },
+    encoding: 'utf8',
+  });
   problem(JSON.parse(stdout), 'heap-limit', /start node with --max-old-space-size=192/);
 });
 
