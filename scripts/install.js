@@ -1,7 +1,7 @@
 'use strict';
 
 /**
- * `node scripts/install.js [-- --node 20,22]`: the install test (test/package.test.js) on several versions of Node,
+ * `npm run test:install [-- --node 20,22]`: the install test (test/package.test.js) on several versions of Node,
  * by npm without a compiler on its path, and docs/INSTALL.md from what came out. A run of some versions only prints
  * its table. What is built must be there already: `npm run build`.
  */
@@ -64,7 +64,7 @@ function markdown(rows) {
   );
   return `# Installing
 
-Written by \`node scripts/install.js\`: test/package.test.js on each version, all with the same binary. The packed tarballs are installed by npm
+Written by \`npm run test:install\`: test/package.test.js on each version, all with the same binary. The packed tarballs are installed by npm
 into empty projects, offline, with Node alone on the path (no compiler, no make, no python), and no script runs. Then the one-line app serves under
 Express 4 and Express 5, is loaded by \`require\`, \`import\`, \`-r\` and \`--import\`, and a strict TypeScript program compiles against the types. Wall time
 of \`npm install\`, other work on the machine included.
