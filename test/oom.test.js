@@ -35,6 +35,7 @@ describe('a container that is restarted', { concurrency: 2 }, () => {
     const options = { node: group.node, execArgv: NO_LIMIT_OF_V8 };
     /** @type {any} */
     let finding = null;
+    /** @type {number[]} */
     const pids = [];
     for (let run = 1; run <= RUNS && finding === null; run++) {
       const { app, messages } = await start(dir, options);
@@ -68,7 +69,9 @@ describe('a container that is restarted', { concurrency: 2 }, () => {
       assert.ok(run.live_heap_per_hour > 0, run.ending);
       assert.match(run.ending, new RegExp(`of ${LIMIT_MB}`), run.ending);
       const used = run.series.find((/** @type {any} */ series) => series.id === 'cgroup_used');
-      const most = Math.max(...used.points.map(([, value]) => value));
+      const most = Math.max(
+        ...used.points.map((/** @type {[number, number]} */ [, value]) => value),
+      );
       assert.ok(most > 0.7 * LIMIT_MB * 1024 * 1024, String(most));
     }
     assert.equal(history.findings.length, 1);
