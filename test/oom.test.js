@@ -67,7 +67,11 @@ describe('a container that is restarted', { concurrency: 2 }, () => {
     for (const run of killed) {
       assert.equal(run.torn_records, 0);
       assert.ok(run.live_heap_per_hour > 0, run.ending);
-      assert.match(run.ending, new RegExp(`of ${LIMIT_MB}`), run.ending);
+      assert.match(
+        run.ending,
+        new RegExp(`at \\d+ MB of the container's ${LIMIT_MB} MB$`),
+        run.ending,
+      );
       const used = run.series.find((/** @type {any} */ series) => series.id === 'cgroup_used');
       const most = Math.max(
         ...used.points.map((/** @type {[number, number]} */ [, value]) => value),
