@@ -69,7 +69,7 @@ into empty projects, offline, with Node alone on the path (no compiler, no make,
 Express 4 and Express 5, is loaded by \`require\`, \`import\`, \`-r\` and \`--import\`, and a strict TypeScript program compiles against the types. Wall time
 of \`npm install\`, other work on the machine included.
 
-| Node | install beside Express 4 | install beside Express 5 | tests passed | failed |
+| Node | install, Express 4 project | install, Express 5 project | tests passed | failed |
 | --- | --- | --- | --- | --- |
 ${table.join('\n')}
 `;
