@@ -1,7 +1,7 @@
 'use strict';
 
 /**
- * Rewrites what is made from the option table: the settings table of README.md and docs, the options of
+ * Rewrites what is made from the option table: the settings table of README.md, docs/SETTINGS.md, the options of
  * index.d.ts. `--check` compares and changes nothing.
  */
 
@@ -58,6 +58,16 @@ function made() {
   };
   put('index.d.ts', '// options:begin', '// options:end', types);
   put('README.md', '<!-- options:begin', '<!-- options:end', table);
+  const settings = options.flatMap(({ key, variable, default: value, accepted, help }) => [
+    '',
+    `## \`${variable}\` (\`${key}\`)`,
+    '',
+    `${capital(help)}.`,
+    '',
+    `- Accepted: ${accepted}`,
+    `- Default: \`${value}\``,
+  ]);
+  put('docs/SETTINGS.md', '<!-- settings:begin', '<!-- settings:end', [...settings, '']);
   return files;
 }
 

@@ -1,4 +1,4 @@
-//! The command line: `leakguard analyze · diff · report · redact`, and what later verbs add to [`VERBS`].
+//! The command line: `leakguard analyze · diff · report · redact · doctor`, and what later verbs add to [`VERBS`].
 //!
 //! It reads arguments, opens files, says what it will cost, and writes a report; everything that decides is in `heap`.
 //! A verb is one row of the table: its arguments and what runs it.
@@ -6,6 +6,7 @@
 mod analyze;
 mod beside;
 mod diff;
+mod doctor;
 mod memory;
 mod redact;
 mod report;
@@ -15,6 +16,7 @@ use std::io::Write;
 
 use clap::{ArgMatches, Command};
 
+use crate::doctor::Runtime;
 pub use run::{Exit, Failure, Session};
 
 /// One verb of the command line.
@@ -31,13 +33,19 @@ pub const VERBS: &[Verb] = &[
     Verb { command: diff::command, run: diff::run },
     Verb { command: report::command, run: report::run },
     Verb { command: redact::command, run: redact::run },
+    Verb { command: doctor::command, run: doctor::run },
 ];
 
 /// Runs one command line (without the program name) and returns its exit code: 0 done, 1 a `--fail-on-…` flag
-/// applied, 2 usage or bad input, 3 refused.
-pub fn run(args: &[String], stdout: &mut dyn Write, stderr: &mut dyn Write) -> i32 {
+/// applied, 2 usage or bad input, 3 refused. `runtime` is the process it runs in.
+pub fn run(
+    args: &[String],
+    runtime: Runtime,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> i32 {
     let program = Command::new("leakguard")
-        .about("Reads, compares and redacts V8 heap snapshots")
+        .about("Reads, compares and redacts V8 heap snapshots, reports on evidence, and checks a set-up")
         .version(env!("CARGO_PKG_VERSION"))
         .no_binary_name(true)
         .subcommand_required(true)
@@ -64,7 +72,7 @@ pub fn run(args: &[String], stdout: &mut dyn Write, stderr: &mut dyn Write) -> i
         Some((verb, matches))
     });
     let Some((verb, matches)) = verb else { return Exit::Usage.code() };
-    let mut session = Session::new(stdout, stderr);
+    let mut session = Session::new(runtime, stdout, stderr);
     match (verb.run)(matches, &mut session) {
         Ok(exit) => exit.code(),
         Err(failure) => session.fail(&failure).code(),

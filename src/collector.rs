@@ -810,12 +810,8 @@ impl Collector {
         out: &dyn Outbox,
     ) -> Result<(), Refusal> {
         let Wish { purpose, isolate, key, not_forked } = wish;
-        if self.config.redact {
-            return Err(Refusal::plain(
-                RefusalReason::Disabled,
-                "LEAKGUARD_REDACT is set, and this version cannot redact while it writes: no snapshot is written; \
-                 without it, `leakguard redact IN OUT` redacts a file afterwards",
-            ));
+        if let Some(refusal) = refused_by_settings(&self.config) {
+            return Err(refusal);
         }
         let store = self.store.clone().ok_or_else(|| {
             Refusal::plain(
@@ -848,12 +844,7 @@ impl Collector {
             v8_heap_limit_bytes: bytes(around.heap_limit_bytes),
             ..Figures::from_sample(bytes(around.live_heap_bytes).unwrap_or(0), process)
         };
-        let limits = Limits {
-            max_pause_millis: self.config.max_pause_ms,
-            max_snapshots: u64::from(self.config.max_snapshots),
-            max_disk_bytes: self.config.max_disk_bytes,
-            cooldown_millis: self.config.cooldown_ms,
-        };
+        let limits = Limits::from(&self.config);
         let wall = WallMillis(self.clock.wall_ms(now));
         let grant = store
             .reserve_snapshot(wall, &request, &figures, &limits)
@@ -932,17 +923,10 @@ impl Collector {
         self.fork_ability.get_or_insert_with(fork::self_test)
     }
 
-    fn auto_forks(&self) -> bool {
-        AUTO_FORKS || self.config.without.soak
-    }
-
     /// Why a snapshot is not to be forked; `None` if it may be.
     fn why_not_fork(&mut self) -> Option<String> {
-        match self.config.snapshot {
-            SnapshotMode::Auto if self.auto_forks() => {}
-            SnapshotMode::Fork => {}
-            SnapshotMode::Auto => return Some(NOT_BY_ITSELF.into()),
-            _ => return Some("LEAKGUARD_SNAPSHOT does not allow it".into()),
+        if let Some(why) = settings_against_fork(&self.config) {
+            return Some(why.into());
         }
         match self.ability() {
             ForkAbility::Possible(_) => None,
@@ -1212,7 +1196,9 @@ impl Collector {
                 (None, "LEAKGUARD_SNAPSHOT does not ask for it".to_owned())
             }
             (None, _) => (None, "tried at the end of the warm-up, or when first needed".to_owned()),
-            (_, SnapshotMode::Auto) if !self.auto_forks() => (None, NOT_BY_ITSELF.to_owned()),
+            (_, SnapshotMode::Auto) if !auto_forks(&self.config) => {
+                (None, NOT_BY_ITSELF.to_owned())
+            }
             (Some(ForkAbility::Possible(_)), _) => (Some(true), "the self-test passed".to_owned()),
             (Some(ForkAbility::Not(why)), _) => (Some(false), why.clone()),
         };
@@ -1248,8 +1234,33 @@ impl Collector {
     }
 }
 
+fn auto_forks(config: &Config) -> bool {
+    AUTO_FORKS || config.without.soak
+}
+
+/// Why the settings allow no forked snapshot; `None` if they do.
+pub fn settings_against_fork(config: &Config) -> Option<&'static str> {
+    match config.snapshot {
+        SnapshotMode::Fork => None,
+        SnapshotMode::Auto if auto_forks(config) => None,
+        SnapshotMode::Auto => Some(NOT_BY_ITSELF),
+        SnapshotMode::Inline | SnapshotMode::Off => Some("LEAKGUARD_SNAPSHOT does not allow it"),
+    }
+}
+
+/// The refusal of every snapshot that follows from the settings alone.
+pub fn refused_by_settings(config: &Config) -> Option<Refusal> {
+    config.redact.then(|| {
+        Refusal::plain(
+            RefusalReason::Disabled,
+            "LEAKGUARD_REDACT is set, and this version cannot redact while it writes: no snapshot is written; \
+             without it, `leakguard redact IN OUT` redacts a file afterwards",
+        )
+    })
+}
+
 /// Why neither way was taken, where there were two.
-fn both_ways(mut refusal: Refusal, modes: SnapshotMode, not_forked: Option<String>) -> Refusal {
+pub fn both_ways(mut refusal: Refusal, modes: SnapshotMode, not_forked: Option<String>) -> Refusal {
     let Some(why) = not_forked else { return refusal };
     match (modes, refusal.reason) {
         (

@@ -770,6 +770,11 @@ fn size_bytes(text: &str) -> Option<f64> {
     Some((number * (1u64 << shift) as f64).round())
 }
 
+/// A size in the notation of the settings, bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
+    size_bytes(text.trim()).map(|bytes| bytes as u64)
+}
+
 fn per_hour(unit: &str) -> Option<f64> {
     Some(match unit.trim().to_ascii_lowercase().as_str() {
         "s" => 3600.0,

@@ -268,8 +268,12 @@ fn mark_exit(code: Option<i32>) {
     }
 }
 
-/// How large the file may be, or why there is none.
-fn file_bytes(
+/// How large the recorder's file may be, bytes, or why there is none. `in_memory`: the directory lies in memory,
+/// of which `process` says how much is left.
+///
+/// # Errors
+/// One sentence, if it would be smaller than a recorder can be.
+pub fn file_bytes(
     quota: u64,
     free: Option<u64>,
     in_memory: bool,

@@ -315,10 +315,24 @@ fn valid(name: &OsStr, value: &OsStr) -> bool {
 /// one from its `PATH`. Resolved here so that std need not search, which it can only do after a fork.
 fn find_program(launch: &Launch) -> Result<PathBuf, String> {
     let name = launch.arguments.first().map(String::as_str).unwrap_or_default();
-    if Path::new(name).components().count() > 1 || Path::new(name).is_absolute() {
-        return Ok(launch.cwd.join(name));
-    }
     let path = launch.environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value);
+    locate(name, &launch.cwd, path.map(OsString::as_os_str))
+}
+
+/// Why a hook with this program could not be started from this working directory and `PATH`, as far as one can tell
+/// without starting it; `None` if it could.
+pub fn problem(program: &str, cwd: &Path, path: Option<&OsStr>) -> Option<String> {
+    match locate(program, cwd, path) {
+        Err(why) => Some(why),
+        Ok(program) if is_program(&program) => None,
+        Ok(program) => Some(format!("{} is no executable file", program.display())),
+    }
+}
+
+fn locate(name: &str, cwd: &Path, path: Option<&OsStr>) -> Result<PathBuf, String> {
+    if Path::new(name).components().count() > 1 || Path::new(name).is_absolute() {
+        return Ok(cwd.join(name));
+    }
     path.map(|path| std::env::split_paths(path).collect::<Vec<_>>())
         .unwrap_or_default()
         .into_iter()

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod detect;
+pub mod doctor;
 pub mod evidence;
 pub mod finding;
 pub mod flight;

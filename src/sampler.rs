@@ -74,7 +74,7 @@ pub trait Wake: Send {
 }
 
 /// Which ways of knowing the live heap an environment offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// `MemoryPressureNotification` was found.
     pub pressure: bool,
@@ -965,17 +965,11 @@ impl Sampler {
             return;
         }
         guarded.checked_limits = true;
-        if guarded.tid == 0 && heap >= container as f64 {
-            let fits = (container as f64 * HEAP_SHARE_OF_CONTAINER / 1_048_576.0).floor();
-            self.isolates.event(Some(id), EventKind::Warning, &json!({
-                "code": "LEAKGUARD_LIMITS",
-                "message": format!(
-                    "V8 may grow its heap to {}, but the container is killed at {}: V8 will not collect in time; \
-                     start node with --max-old-space-size={fits:.0}",
-                    Bytes(heap as u64),
-                    Bytes(container)
-                ),
-            }));
+        if guarded.tid == 0
+            && let Some(message) = limits_warning(heap, container)
+        {
+            let warning = json!({ "code": "LEAKGUARD_LIMITS", "message": message });
+            self.isolates.event(Some(id), EventKind::Warning, &warning);
         }
     }
 
@@ -1014,7 +1008,7 @@ impl Sampler {
                 let guarded = self.isolates.guarded.get(&view.id)?;
                 let status = IsolateStatus {
                     tid: guarded.tid,
-                    why: why(guarded, view.way),
+                    why: why(guarded.ways, &guarded.epilogue, view.way),
                     stalls: guarded.stalls,
                     lost_events: guarded.mailbox.lost(),
                     handles: guarded.handles.clone(),
@@ -1057,6 +1051,31 @@ impl Sampler {
     }
 }
 
+/// What is said of a V8 that may grow its heap to `heap` bytes in a container of `container` bytes, if that is too
+/// much.
+pub fn limits_warning(heap: f64, container: u64) -> Option<String> {
+    (heap >= container as f64).then(|| {
+        format!(
+            "V8 may grow its heap to {}, but the container is killed at {}: V8 will not collect in time; \
+             start node with --max-old-space-size={}",
+            Bytes(heap as u64),
+            Bytes(container),
+            fitting_old_space_mb(container)
+        )
+    })
+}
+
+/// The `--max-old-space-size` that fits a container of so many bytes, MB.
+pub fn fitting_old_space_mb(container: u64) -> u64 {
+    (container as f64 * HEAP_SHARE_OF_CONTAINER / 1_048_576.0) as u64
+}
+
+/// How the live heap will be known, with the reason in words.
+pub fn live_heap_way(ways: Ways, epilogue: &Epilogue) -> (Way, String) {
+    let way = best_way(ways, epilogue);
+    (way, why(ways, epilogue, way))
+}
+
 /// The best way that is offered: without pause if its end can be seen, else forced, else natural.
 fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
     let seen = *epilogue == Epilogue::On || ways.observe;
@@ -1069,17 +1088,17 @@ fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
 
 /// Live heap that a snapshot is to be budgeted for. The last reading may be minutes old and the heap have grown
 /// several times since; of what is used now, garbage is seldom more than some 40 % for long.
-fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
+pub fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
     match (live, used) {
         (Some(live), Some(used)) => Some(live.max(0.6 * used)),
         (live, used) => live.or(used),
     }
 }
 
-fn why(guarded: &Guarded, way: Way) -> String {
-    let seen = match &guarded.epilogue {
+fn why(ways: Ways, epilogue: &Epilogue, way: Way) -> String {
+    let seen = match epilogue {
         Epilogue::On => "seen by V8's GC callback".to_owned(),
-        Epilogue::Off(why) if guarded.ways.observe && way == Way::Pressure => {
+        Epilogue::Off(why) if ways.observe && way == Way::Pressure => {
             format!("seen by a PerformanceObserver during the reading ({why})")
         }
         Epilogue::Off(why) => format!("natural ones are not seen ({why})"),

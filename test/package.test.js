@@ -103,7 +103,10 @@ async function project(name, tarballs) {
   fs.symlinkSync(process.execPath, path.join(bin, path.basename(process.execPath)));
   const env = { PATH: process.env.npm_execpath ? bin : `${bin}${path.delimiter}${npmDirectory()}` };
   const args = ['install', '--offline', '--no-audit', '--no-fund', '--loglevel=error'];
+  const start = performance.now();
   await npm([...args, ...tarballs.map(({ file }) => file)], { cwd: directory, env, capture: true });
+  // For docs/INSTALL.md (scripts/install.js); a busy machine must not fail a test.
+  console.log(`installed ${name} in ${((performance.now() - start) / 1000).toFixed(2)} s`);
   return directory;
 }
 

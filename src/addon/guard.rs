@@ -133,7 +133,8 @@ pub struct ListenerRow {
     pub column: Option<u32>,
 }
 
-fn given(settings: Vec<GivenSetting>) -> Vec<Given> {
+/// Settings as the option table takes them.
+pub(super) fn given(settings: Vec<GivenSetting>) -> Vec<Given> {
     settings
         .into_iter()
         .map(|one| Given {

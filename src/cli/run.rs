@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use super::memory;
+use crate::doctor::Runtime;
 use crate::heap::analysis::{Request, has_graph};
 use crate::heap::graph::{Graph, Parallelism};
 use crate::heap::snapshot::{OpenOptions, Snapshot};
@@ -93,6 +94,8 @@ impl fmt::Display for Failure {
 
 /// One run of the command line: where it writes, and whether a person watches.
 pub struct Session<'a> {
+    /// The process it runs in.
+    pub runtime: Runtime,
     /// Reports go here.
     pub stdout: &'a mut dyn Write,
     stderr: &'a mut dyn Write,
@@ -101,8 +104,8 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Progress is shown when the process' stderr is a terminal.
-    pub fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write) -> Self {
-        Self { stdout, stderr, watched: std::io::stderr().is_terminal() }
+    pub fn new(runtime: Runtime, stdout: &'a mut dyn Write, stderr: &'a mut dyn Write) -> Self {
+        Self { runtime, stdout, stderr, watched: std::io::stderr().is_terminal() }
     }
 
     /// Shows what is going on, on a terminal only.

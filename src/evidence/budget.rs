@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{Compression, WallMillis};
 use super::state::CooldownKey;
-use crate::config::SnapshotMode;
+use crate::config::{Config, SnapshotMode};
 use crate::sample::ProcessSample;
 
 const KIB: u64 = 1024;
@@ -160,6 +160,17 @@ pub struct Limits {
     pub max_disk_bytes: u64,
     /// `LEAKGUARD_COOLDOWN`, ms.
     pub cooldown_millis: u64,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            max_pause_millis: config.max_pause_ms,
+            max_snapshots: u64::from(config.max_snapshots),
+            max_disk_bytes: config.max_disk_bytes,
+            cooldown_millis: config.cooldown_ms,
+        }
+    }
 }
 
 impl Default for Limits {

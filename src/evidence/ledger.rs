@@ -111,28 +111,6 @@ impl Store {
         })?
     }
 
-    /// What the decision would be now; reserves nothing. For `doctor` and `status()`.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub fn preview_snapshot(
-        &self,
-        now: WallMillis,
-        request: &SnapshotRequest,
-        figures: &Figures,
-        limits: &Limits,
-    ) -> Result<Allowance, Refusal> {
-        let (figures, limits) = self.with_disk(figures, limits)?;
-        self.update_state(now, |state| {
-            let (predictions, view) =
-                (state.predictions(request.node_major), state.view(now, request));
-            match budget::decide(now, request, &figures, &predictions, &limits, &view) {
-                Decision::Take(allowance) => Ok(allowance),
-                Decision::Refuse(refusal) => Err(refusal),
-            }
-        })?
-    }
-
     fn with_disk(&self, figures: &Figures, limits: &Limits) -> Result<(Figures, Limits), Refusal> {
         let figures = Figures {
             disk_free_bytes: self.free_bytes(),
@@ -193,7 +171,7 @@ impl Store {
     ) -> Result<R, Refusal> {
         let _lock = self.lock()?;
         let before = self.load_state()?;
-        let mut state = before.clone().unwrap_or_else(|| self.rebuilt_state());
+        let mut state = before.clone().unwrap_or_else(|| rebuilt_state(self));
         state.settle(now);
         let result = change(&mut state);
         if before.as_ref() != Some(&state) {
@@ -263,23 +241,24 @@ impl Store {
         self.warn(StoreWarning::StateRebuilt { cause });
         Ok(None)
     }
+}
 
-    fn rebuilt_state(&self) -> State {
-        // A directory that cannot be listed cannot be written to either: the save will say so.
-        let files = self.list().unwrap_or_default();
-        let newest_finding = files
+/// The state as the files of the directory prove it.
+pub(super) fn rebuilt_state(store: &Store) -> State {
+    // A directory that cannot be listed cannot be written to either: the save will say so.
+    let files = store.list().unwrap_or_default();
+    let newest_finding = files
+        .iter()
+        .filter(|file| file.name.kind() == Kind::Finding)
+        .map(|file| file.modified)
+        .max();
+    State::from_files(
+        files
             .iter()
-            .filter(|file| file.name.kind() == Kind::Finding)
-            .map(|file| file.modified)
-            .max();
-        State::from_files(
-            files
-                .iter()
-                .filter(|file| matches!(file.name.kind(), Kind::Snapshot(_)))
-                .map(|file| (file.name.to_string(), file.modified)),
-            newest_finding,
-        )
-    }
+            .filter(|file| matches!(file.name.kind(), Kind::Snapshot(_)))
+            .map(|file| (file.name.to_string(), file.modified)),
+        newest_finding,
+    )
 }
 
 #[cfg(test)]
@@ -480,18 +459,5 @@ mod tests {
         assert_eq!(left.len(), 1);
         assert!(old.contains(&left[0]));
         assert!(grant.allowance.max_file_bytes <= 24 * MIB);
-    }
-
-    #[test]
-    fn a_preview_reserves_nothing() {
-        let (_root, store) = store();
-        for _ in 0..10 {
-            store
-                .preview_snapshot(WallMillis::now(), &request(), &figures(), &Limits::default())
-                .unwrap();
-        }
-        for _ in 0..4 {
-            take(&store).unwrap();
-        }
     }
 }

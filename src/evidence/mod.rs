@@ -21,6 +21,7 @@ pub mod name;
 pub mod sink;
 pub mod state;
 pub mod store;
+pub mod survey;
 
 pub use budget::{Decision, Figures, Limits, Refusal, RefusalReason, SnapshotRequest};
 pub use identity::ProcessIdentity;

@@ -308,6 +308,17 @@ impl Store {
         Ok(store)
     }
 
+    /// Holds a directory that is there open, and changes nothing in it: for a look (see `survey`).
+    pub(super) fn look_at(dir: Dir, max_disk_bytes: u64) -> Self {
+        Self {
+            on_memory: dir.is_memory(),
+            dir: Arc::new(dir),
+            max_disk_bytes: AtomicU64::new(max_disk_bytes),
+            warnings: Mutex::new(Vec::new()),
+            _own: own::fd(),
+        }
+    }
+
     /// What the operator should be told since the last call.
     #[must_use]
     pub fn take_warnings(&self) -> Vec<StoreWarning> {
@@ -476,6 +487,14 @@ impl Store {
         Ok(all.kept_bytes)
     }
 
+    /// Bytes of all our files, recorders and unfinished ones too.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn used_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.entries(is_ours)?.iter().map(|entry| entry.size_bytes).sum())
+    }
+
     fn retention(
         &self,
         needed: u64,
@@ -599,7 +618,7 @@ fn usable(path: &Path, warnings: &mut Vec<StoreWarning>) -> io::Result<Dir> {
 }
 
 /// Permission bits do not tell of read-only mounts, squashed root or access lists; a file does.
-fn try_writing(dir: &Dir) -> io::Result<()> {
+pub(super) fn try_writing(dir: &Dir) -> io::Result<()> {
     let name = PartName::new("probe").to_string();
     match dir.create_new(&name) {
         Ok(file) => {
@@ -619,7 +638,7 @@ fn try_writing(dir: &Dir) -> io::Result<()> {
     }
 }
 
-fn private_name() -> String {
+pub(super) fn private_name() -> String {
     #[cfg(unix)]
     let user = rustix::process::geteuid().as_raw();
     #[cfg(not(unix))]
@@ -726,7 +745,7 @@ impl Drop for Part {
 
 /// Names that count against the quota: evidence, state, recorder rings and parts. A directory shared with
 /// files of others is not held against us, and theirs are never touched.
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     EvidenceName::parse(name).is_some()
         || [STATE_NAME, LOCK_NAME, BAD_STATE_NAME, GITIGNORE_NAME].contains(&name)
         || is_recorder(name)

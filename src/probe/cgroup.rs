@@ -196,6 +196,12 @@ impl Cgroup {
         cgroup
     }
 
+    /// The hierarchy that is read, if there is one.
+    pub fn version(&self) -> Option<Version> {
+        self.levels.first()?;
+        self.location.as_ref().map(|location| location.version)
+    }
+
     /// The directory that is read, if there is one.
     pub fn directory(&self) -> Option<PathBuf> {
         self.levels.first().map(|level| level.directory.clone())

@@ -12,7 +12,7 @@ use rustix::time::ClockId;
 
 use super::cgroup::{self, Cgroup};
 use super::kept::{BUFFER_BYTES, KeptFile};
-use super::{DiskFree, HostIdentity, OwnCounts, Probe, ThreadId, own, procfs};
+use super::{DiskFree, HostIdentity, MemoryCgroup, OwnCounts, Probe, ThreadId, own, procfs};
 use crate::sample::ProcessSample;
 
 pub use super::inventory::{fds_by_kind, threads_by_name};
@@ -137,6 +137,16 @@ pub fn disk_free(path: &std::path::Path) -> Option<DiskFree> {
         // The magic is 32 bits wide in a field that is signed or wider on some targets.
         is_memory: IN_MEMORY.contains(&(kind as u32)),
     })
+}
+
+/// See [`super::memory_cgroup`].
+pub fn memory_cgroup() -> Option<MemoryCgroup> {
+    let cgroup = Cgroup::open(std::path::Path::new("/proc/self"));
+    let version = match cgroup.version()? {
+        cgroup::Version::V1 => 1,
+        cgroup::Version::V2 => 2,
+    };
+    Some(MemoryCgroup { version, directory: cgroup.directory()? })
 }
 
 /// See [`super::host_identity`].

@@ -28,7 +28,7 @@ mod other;
 #[cfg(not(target_os = "linux"))]
 use other as platform;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sample::ProcessSample;
 pub use own::OwnCounts;
@@ -105,6 +105,20 @@ pub struct DiskFree {
 /// Room on the file system that holds `path`. `None` if the path is not there or the platform does not tell.
 pub fn disk_free(path: &Path) -> Option<DiskFree> {
     platform::disk_free(path)
+}
+
+/// The memory cgroup of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryCgroup {
+    /// Version of the hierarchy, 1 or 2.
+    pub version: u8,
+    /// Its directory as this process sees it.
+    pub directory: PathBuf,
+}
+
+/// Where this process' memory is limited. `None` if no memory controller is mounted or the platform has none.
+pub fn memory_cgroup() -> Option<MemoryCgroup> {
+    platform::memory_cgroup()
 }
 
 /// What tells one container or boot from the next, so that a later run can say whether a figure of an

@@ -3,7 +3,7 @@
 
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use super::{DiskFree, FdKind, HostIdentity, OwnCounts, Probe, ThreadId};
+use super::{DiskFree, FdKind, HostIdentity, MemoryCgroup, OwnCounts, Probe, ThreadId};
 use crate::sample::ProcessSample;
 
 /// Opens the probe of this process.
@@ -79,6 +79,11 @@ pub fn disk_free(path: &std::path::Path) -> Option<DiskFree> {
         let _ = path;
         None
     }
+}
+
+/// Not known here.
+pub fn memory_cgroup() -> Option<MemoryCgroup> {
+    None
 }
 
 /// Not known here.

@@ -10,7 +10,7 @@
 
 mod plan;
 
-pub use plan::{Order, ProfilePlan, Situation};
+pub use plan::{Order, ProfilePlan, Situation, predicted_pause_ms};
 
 use std::collections::HashMap;
 

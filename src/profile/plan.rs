@@ -20,6 +20,11 @@ use crate::sample::Millis;
 /// Stop of a reading, per MB of live heap: a forced GC of small objects.
 const PAUSE_PER_MB_MS: f64 = 1.45;
 
+/// How long one reading of a profile is expected to stop the loop, ms.
+pub fn predicted_pause_ms(live_bytes: f64) -> f64 {
+    PAUSE_PER_MB_MS * live_bytes.max(0.0) / 1_048_576.0
+}
+
 /// Samples wanted of the growth until the second reading: of a profile that lasts hours, and of one that lasts minutes
 /// and may cost more. Where Node's parser allocates what the app keeps, the app's own share may be a twentieth: a dozen of 256.
 const SAMPLES_WANTED: f64 = 128.0;
@@ -150,7 +155,7 @@ impl ProfilePlan {
 
     /// What is to be done now.
     pub fn step(&mut self, now: Millis, situation: &Situation<'_>) -> Option<Order> {
-        let predicted_ms = PAUSE_PER_MB_MS * situation.live_bytes.max(0.0) / 1_048_576.0;
+        let predicted_ms = predicted_pause_ms(situation.live_bytes);
         let fits = predicted_ms <= self.max_pause_ms;
         if situation.opened.is_some() && self.finding.is_none() {
             self.finding = Some(!matches!(self.phase, Phase::Sampling { .. }));
