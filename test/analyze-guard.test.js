@@ -111,7 +111,9 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     // The last sample may be from the moment in which it ended.
     await until('as many descriptors and threads as before', async () => {
       const { fds, threads } = (await status(run)).process.series;
-      return fds.last === before.fds.last && threads.last === before.threads.last ? true : undefined;
+      return fds.last === before.fds.last && threads.last === before.threads.last
+        ? true
+        : undefined;
     });
     assert.deepEqual(children(run.app.pid), []);
     assert.deepEqual(

@@ -59,7 +59,8 @@ const execute = promisify(execFile);
 async function json(binary, args, timeout) {
   const options = { maxBuffer: 1 << 28, timeout, env: { ...process.env, LEAKGUARD: 'off' } };
   const { stdout } = await execute(binary, args, options);
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
+  // memlab's progress display writes on after its answer.
+  return JSON.parse(stdout.split('\n').findLast((line) => line.startsWith('{')) ?? '');
 }
 
 /** @param {App} app @param {string} directory @param {string} binary */
