@@ -8,6 +8,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { describe, test } = require('node:test');
 const { DEADLINE_MS, act, directory, heard, start } = require('./ending.js');
+const { container } = require('./program.js');
 
 const linux = process.platform === 'linux' ? false : 'needs /proc';
 const SETTINGS = {
@@ -186,6 +187,33 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     await until('the end of the analysis', () =>
       read(`/proc/${pid}/stat`) === '' ? true : undefined,
     );
+    act(run.app, 'exit', 0);
+    assert.deepEqual(await run.app.exit, { code: 0, signal: null });
+  });
+
+  test('is refused with its numbers in a container that is too small for it', async (t) => {
+    // Enough for a snapshot of a heap of some megabytes, and not for node beside it.
+    const limit = 160 << 20;
+    const group = container(t, limit);
+    if (group === null) return;
+    const run = await start(path.join(directory(t), 'evidence'), {
+      node: group.node,
+      env: { ...SETTINGS, LEAKGUARD_MAX_PAUSE: '1h' },
+    });
+    act(run.app, 'snapshot');
+    const { path: file, refused } = await heard(run, 'answer');
+    assert.equal(refused, undefined);
+    const [refusal] = await until('the refusal', async () => {
+      const { refusals, analyses } = await status(run);
+      assert.deepEqual(analyses, []);
+      return refusals.length > 0 ? refusals : undefined;
+    });
+    assert.equal(refusal.kind, 'analysis');
+    assert.equal(refusal.reason, 'memory');
+    assert.ok(refusal.needed > refusal.available && refusal.sufficient > limit, refusal.sentence);
+    assert.match(refusal.sentence, /^the analysis takes \d+ MiB, which exceeds the /);
+    assert.ok(fs.statSync(file).size > 0);
+    assert.equal(group.kills(), 0);
     act(run.app, 'exit', 0);
     assert.deepEqual(await run.app.exit, { code: 0, signal: null });
   });

@@ -224,7 +224,8 @@ async function main() {
   });
   const stopAt = Date.now() + Number(values.minutes) * 60_000;
   await installPackages(ORACLE);
-  await installPackages(PEERS);
+  // Of memlab only what reads files: its browser is not fetched.
+  await installPackages(PEERS, ['--ignore-scripts']);
   await execute(process.execPath, [path.join(ORACLE, 'build.mjs')]);
   fs.mkdirSync(ROWS, { recursive: true });
   const known = [...apps.LEAKING.filter(({ name }) => HELD_BY[name]), ...apps.HEALTHY];

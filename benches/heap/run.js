@@ -225,7 +225,8 @@ function readAt(fd, at, length) {
 /** @param {{ node: string, quick: boolean }} options */
 async function measure({ node, quick }) {
   await installPackages(ORACLE);
-  await installPackages(PEERS);
+  // Of memlab only what reads files: its browser is not fetched.
+  await installPackages(PEERS, ['--ignore-scripts']);
   await finished(node, [path.join(ORACLE, 'build.mjs')]);
   fs.mkdirSync(FILES, { recursive: true });
   const rows = [];
