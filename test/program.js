@@ -22,6 +22,8 @@ const QUICK_SETTINGS = {
   LEAKGUARD_WARMUP: '0s',
   LEAKGUARD_CONFIRM: '1',
   LEAKGUARD_GROWTH_RATE: '4MB/min',
+  // Tests share two cores; those of the analysis switch it on.
+  LEAKGUARD_ANALYZE: 'off',
 };
 
 /** Resolves when `look` returns something, and rejects after a minute. The program stays alive meanwhile. */
