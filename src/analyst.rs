@@ -146,7 +146,7 @@ impl Analyst {
     }
 
     /// Starts the next errand if none is under way. `Err` with the errand and the refusal if it may not be.
-    pub fn start_next(&mut self, figures: &Figures) -> Result<(), (Errand, Refusal)> {
+    pub fn start_next(&mut self, figures: &Figures) -> Result<(), Box<(Errand, Refusal)>> {
         if self.running.is_some() {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Analyst {
             Ok(program) => program.clone(),
             Err(why) => {
                 let refusal = Refusal::plain(RefusalReason::Unavailable, why.clone());
-                return Err((errand, refusal));
+                return Err(Box::new((errand, refusal)));
             }
         };
         let environment = Arc::clone(&self.environment);
@@ -176,7 +176,7 @@ impl Analyst {
             }
             Err(error) => {
                 let sentence = format!("its thread could not be started: {error}");
-                Err((errand, Refusal::plain(RefusalReason::Failed, sentence)))
+                Err(Box::new((errand, Refusal::plain(RefusalReason::Failed, sentence))))
             }
         }
     }
@@ -417,7 +417,8 @@ pub fn program(node: &str, script: Option<&str>) -> Result<Program, String> {
     Ok(Program { node: node.into(), script: script.into() })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -77,7 +77,8 @@ impl Collector {
 
     fn next_analysis(&mut self, process: &ProcessSample, out: &dyn Outbox) {
         let figures = Figures::from_sample(0, process);
-        while let Err((errand, refusal)) = self.analyst.start_next(&figures) {
+        while let Err(refused) = self.analyst.start_next(&figures) {
+            let (errand, refusal) = *refused;
             self.refuse_analysis(&errand, &refusal, out);
         }
         self.analyses_version += 1;
