@@ -54,7 +54,7 @@ const OUTPUT_LIMIT = 1024 * 1024;
  * @property {{ kind: string, site?: { file: string, line: number, function?: string } } | null} cause
  * @property {Series[]} series
  * @property {Evidence[]} evidence
- * @property {{ file: string, suspects: Suspect[] } | null} analysis
+ * @property {{ file: string, against: string | null, suspects: Suspect[] } | null} analysis
  *
  * @typedef {object} Suspect
  * @property {string} sentence
