@@ -585,3 +585,21 @@ pub fn class_deltas(by: IdentityMode, first: &Base, last: Latest<'_>) -> Vec<Cla
     });
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grown(counts: &[u64], net_bytes: i64) -> Growth {
+        let counts = counts.to_vec();
+        Growth { counts, net_bytes, survivors: None, newborn: None, died: None }
+    }
+
+    #[test]
+    fn what_comes_out_of_nothing_is_told_after_what_was_there_and_grew() {
+        let batch = weight(&grown(&[0, 500], 1700));
+        assert!(weight(&grown(&[300, 1300], 1200)) > batch);
+        // A leak that has just begun outweighs it soon.
+        assert!(weight(&grown(&[300, 1300], 400)) < batch);
+    }
+}
