@@ -30,7 +30,7 @@ const HEALTHY_MS = 60_000;
  * @param {(running: RunningApp, load: ReturnType<typeof runLoad>) => Promise<T>} use
  */
 async function underLoad(app, durationMs, use) {
-  const env = { LEAKGUARD_ANALYZE: 'auto', LEAKGUARD_FOLLOWUP: '2s' };
+  const env = { LEAKGUARD_ANALYZE: 'auto', LEAKGUARD_FOLLOWUP: '10s' };
   const running = await startApp(app.name, { env });
   const stop = new AbortController();
   const load = runLoad(running.port, app.load, { seed: 1, durationMs, signal: stop.signal });

@@ -71,8 +71,9 @@ impl Collector {
         path.symlink_metadata().is_ok_and(|found| found.is_file()).then_some(path)
     }
 
-    fn is_analysed(&mut self, finding: u32) -> bool {
-        self.find(finding).is_some_and(|open| !open.finding.analysis.is_null())
+    fn is_analysed(&self, finding: u32) -> bool {
+        let open = self.findings.iter().find(|open| open.finding.draft.finding == finding);
+        open.is_some_and(|open| !open.finding.analysis.is_null())
     }
 
     fn next_analysis(&mut self, process: &ProcessSample, out: &dyn Outbox) {
@@ -107,8 +108,25 @@ impl Collector {
             "tookMs": analysis.took.as_millis() as u64,
             "peakMemoryBytes": analysis.peak_bytes,
         });
-        let mut id = None;
-        if let Some(number) = errand.finding {
+        let id = errand.finding.and_then(|number| self.find(number));
+        let id = id.map(|open| open.finding.id.clone());
+        // Said first: who sees the file finds the line.
+        let of = id.as_deref().unwrap_or(&errand.file);
+        let peak = analysis.peak_bytes.map(|bytes| format!(" and {}", Bytes(bytes)));
+        out.say(LogLevel::Warn, &format!("analysis of {of}: {}", analysis.sentence));
+        out.say(
+            LogLevel::Debug,
+            &format!(
+                "it took {:.1} s{} beside the app",
+                analysis.took.as_secs_f64(),
+                peak.unwrap_or_default()
+            ),
+        );
+        // A comparison that names nothing, perhaps because its snapshots lie too near to each other, does not take the
+        // place of an analysis that named something.
+        let names_nothing = analysis.suspects.as_array().is_none_or(Vec::is_empty);
+        let told = |number: &u32| !(names_nothing && self.is_analysed(*number));
+        if let Some(number) = errand.finding.filter(told) {
             let compared = if against.is_some() { "compared with the first: " } else { "" };
             self.put_step(
                 number,
@@ -126,21 +144,9 @@ impl Collector {
             );
             if let Some(open) = self.find(number) {
                 open.finding.analysis = result.clone();
-                id = Some(open.finding.id.clone());
             }
             self.save(number, out);
         }
-        let of = id.as_deref().unwrap_or(&errand.file);
-        let peak = analysis.peak_bytes.map(|bytes| format!(" and {}", Bytes(bytes)));
-        out.say(LogLevel::Warn, &format!("analysis of {of}: {}", analysis.sentence));
-        out.say(
-            LogLevel::Debug,
-            &format!(
-                "it took {:.1} s{} beside the app",
-                analysis.took.as_secs_f64(),
-                peak.unwrap_or_default()
-            ),
-        );
         let mut payload = result;
         payload["schema"] = json!(SCHEMA);
         payload["path"] = json!(errand.path);
