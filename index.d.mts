@@ -4,6 +4,9 @@ import leakguard from './index.js';
 export default leakguard;
 
 export type Allocation = leakguard.Allocation;
+export type Analysis = leakguard.Analysis;
+export type AnalysisEvent = leakguard.AnalysisEvent;
+export type AnalyzerStatus = leakguard.AnalyzerStatus;
 export type Cause = leakguard.Cause;
 export type Events = leakguard.Events;
 export type EvidenceStep = leakguard.EvidenceStep;
@@ -34,4 +37,5 @@ export type Site = leakguard.Site;
 export type SnapshotEvent = leakguard.SnapshotEvent;
 export type SnapshotMeta = leakguard.SnapshotMeta;
 export type Status = leakguard.Status;
+export type Suspect = leakguard.Suspect;
 export type Unit = leakguard.Unit;

@@ -170,7 +170,7 @@ declare namespace leakguard {
 
   /** A step of evidence. */
   interface EvidenceStep {
-    kind: 'snapshot' | 'followup' | 'profile';
+    kind: 'snapshot' | 'followup' | 'profile' | 'analysis';
     state: 'written' | 'refused' | 'pending' | 'failed';
     file?: string;
     reason?: RefusalReason;
@@ -205,12 +205,67 @@ declare namespace leakguard {
     settings: Record<string, Setting>;
     evidence: EvidenceStep[];
     pair: string | null;
+    /** What its snapshot says, or both of them compared; null before. */
+    analysis: Analysis | null;
     /** For growth found across runs: those runs, oldest first. Empty otherwise. */
     runs: RunSummary[];
     /** How the run ended that made it; added by a later run, if it ended before its evidence was complete. */
     postmortem?: Omit<RunSummary, 'findings'> & PostmortemVerdict;
     /** Where the file lies; absent if it could not be written. */
     path?: string;
+  }
+
+  /** A place where a snapshot holds many alike. */
+  interface Suspect {
+    /** All of it in words. */
+    sentence: string;
+    pattern: string;
+    /** Variable and properties that hold the items: `cache`, `config._events.reload`. */
+    holder: string | null;
+    /** A function that sees that variable. */
+    site: Site | null;
+    /** Places the items come from, the app's own first. */
+    itemSites: { site: Site; count: number }[];
+    itemClass: string;
+    count: number;
+    retainedBytes: number;
+    /** Of the heap, 0 to 1. */
+    share: number;
+    /** The shortest retaining path to one of the items, from the root, one line each step. */
+    path: string[];
+  }
+
+  /** What the analysis of a snapshot says. Its texts come from the heap of the app. */
+  interface Analysis {
+    /** The snapshot's file. */
+    file: string;
+    /** The earlier snapshot that it was compared with: then the suspects are what grew. */
+    against: string | null;
+    /** The leading suspect, or that there is none. */
+    sentence: string;
+    /** The first three. */
+    suspects: Suspect[];
+    /** What the snapshot says about the finding, in words. */
+    verdict: string | null;
+    tookMs: number;
+    peakMemoryBytes: number | null;
+  }
+
+  /** A snapshot that was analysed in a process of its own. */
+  interface AnalysisEvent extends Analysis {
+    schema: 1;
+    /** Of the snapshot. */
+    path: string;
+    /** Id of the finding that it belongs to. */
+    finding: string | null;
+  }
+
+  /** The analysis under way. */
+  interface AnalyzerStatus {
+    running: string | null;
+    waiting: number;
+    /** Why this process cannot start one. */
+    problem: string | null;
   }
 
   type RefusalReason =
@@ -243,7 +298,7 @@ declare namespace leakguard {
   /** A refused step, as event. */
   interface RefusedEvent extends Refusal {
     schema: 1;
-    kind: 'finding' | 'snapshot' | 'followup' | 'profile';
+    kind: 'finding' | 'snapshot' | 'followup' | 'profile' | 'analysis';
     finding: string | null;
   }
 
@@ -442,6 +497,9 @@ declare namespace leakguard {
     refusals: RefusedEvent[];
     snapshots: SnapshotEvent[];
     snapshotInProgress: boolean;
+    /** The newest last. */
+    analyses: AnalysisEvent[];
+    analyzer: AnalyzerStatus;
     /** Whether snapshots can be forked in this process; null: not yet tried, or not asked for. */
     fork: { possible: boolean | null; why: string };
     /** null: not yet open; it is after the first sample, when the runs before this one have been looked at. */
@@ -462,6 +520,7 @@ declare namespace leakguard {
     finding: [finding: Finding];
     profile: [profile: ProfileEvent];
     snapshot: [snapshot: SnapshotEvent];
+    analysis: [analysis: AnalysisEvent];
     refused: [refusal: RefusedEvent];
     postmortem: [run: PostmortemEvent];
     error: [error: GuardError];

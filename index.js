@@ -7,6 +7,8 @@
  */
 
 const { EventEmitter } = require('node:events');
+const { isBuiltin } = require('node:module');
+const path = require('node:path');
 const v8 = require('node:v8');
 const { isMainThread, threadId } = require('node:worker_threads');
 
@@ -40,6 +42,16 @@ function words(error) {
   return error instanceof Error ? error.message : String(error);
 }
 
+/**
+ * Whether `process.execPath` is node and may be started: not in Electron, not in a single executable application
+ * (it would start the app a second time), not where the permission model forbids child processes.
+ */
+function canStartNode() {
+  if (process.versions.electron !== undefined) return false;
+  if (isBuiltin('node:sea') && require('node:sea').isSea()) return false;
+  return /** @type {any} */ (process).permission?.has('child') ?? true;
+}
+
 /** @returns {any} what the native guard is told of this environment */
 function environment() {
   const heap = v8.getHeapStatistics();
@@ -58,6 +70,8 @@ function environment() {
     uptimeSeconds: process.uptime(),
     heapSizeLimit: heap.heap_size_limit,
     usedHeapSize: heap.used_heap_size,
+    execPath: process.execPath,
+    cli: canStartNode() ? path.join(__dirname, 'bin', 'leakguard.js') : undefined,
     variables: { ...process.env },
     canForceGc: true,
     canObserveGc: true,
@@ -179,6 +193,8 @@ class Leakguard extends EventEmitter {
       refusals: [],
       snapshots: [],
       snapshotInProgress: false,
+      analyses: [],
+      analyzer: { running: null, waiting: 0, problem: 'the guard is not running' },
       fork: { possible: null, why: 'the guard is not running' },
       recorder: null,
       hook: null,

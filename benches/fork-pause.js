@@ -29,6 +29,7 @@ async function measure({ heapMb, mode, node }) {
     env: {
       LEAKGUARD_DIR: dir,
       LEAKGUARD_SNAPSHOT: mode,
+      LEAKGUARD_ANALYZE: 'off',
       LEAKGUARD_MAX_PAUSE: '10min',
       LEAKGUARD_MAX_DISK: '4GB',
       LEAKGUARD_LOG: 'silent',

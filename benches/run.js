@@ -24,6 +24,7 @@ const MEASUREMENTS = [
   require('./require.js'),
   require('./native.js'),
   require('./rust.js'),
+  require('./heap/run.js'),
 ];
 
 const USAGE = `npm run bench -- [options]

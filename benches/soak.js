@@ -171,6 +171,7 @@ async function runApp({ node, version, variant, heapMb, gcStages, snapshots, rps
     env: {
       LEAKGUARD_DIR: fs.mkdtempSync(path.join(require('node:os').tmpdir(), 'leakguard-soak-')),
       LEAKGUARD_SNAPSHOT: 'fork',
+      LEAKGUARD_ANALYZE: 'off',
       LEAKGUARD_MAX_SNAPSHOTS: '100000',
       LEAKGUARD_MAX_DISK: '4GB',
       LEAKGUARD_LOG: 'silent',

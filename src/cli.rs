@@ -17,6 +17,7 @@ use std::io::Write;
 use clap::{ArgMatches, Command};
 
 use crate::doctor::Runtime;
+pub use memory::predicted as predicted_memory;
 pub use run::{Exit, Failure, Session};
 
 /// One verb of the command line.

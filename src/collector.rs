@@ -2,6 +2,7 @@
 //! thread write it into the sink's pipe, and completes the finding. Lives on the native thread; it judges no
 //! growth and makes no call into Node.
 
+mod analyses;
 mod profiles;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Map, Value, json};
 
+use crate::analyst::{Analyst, Outcome};
 use crate::clock::Clock;
 use crate::config::{Bytes, Config, LogLevel, SnapshotMode};
 use crate::evidence::budget::{Allowance, Mode, SnapshotReason};
@@ -179,7 +181,7 @@ impl Active {
 }
 
 /// Names a state of the evidence; see [`Collector::version`].
-pub type Version = (usize, u64, u64, bool, bool);
+pub type Version = (usize, u64, u64, u64, bool, bool);
 
 /// Collects evidence.
 pub struct Collector {
@@ -203,13 +205,24 @@ pub struct Collector {
     trial: Option<(u32, IsolateId, Minder)>,
     refusals: VecDeque<Value>,
     snapshots: VecDeque<Value>,
+    analyst: Analyst,
+    analyses: VecDeque<Value>,
+    /// Raised whenever an analysis begins or ends.
+    analyses_version: u64,
     refused: u64,
     taken: u64,
 }
 
 impl Collector {
     /// Opens the directory. What is wrong with it is said and leaves a guard without files.
-    pub fn open(clock: Clock, identity: Identity, config: Config, out: &dyn Outbox) -> Collector {
+    pub fn open(
+        clock: Clock,
+        identity: Identity,
+        config: Config,
+        mut analyst: Analyst,
+        out: &dyn Outbox,
+    ) -> Collector {
+        analyst.enable(config.analyze);
         let mut collector = Collector {
             clock,
             identity,
@@ -228,6 +241,9 @@ impl Collector {
             trial: None,
             refusals: VecDeque::new(),
             snapshots: VecDeque::new(),
+            analyst,
+            analyses: VecDeque::new(),
+            analyses_version: 0,
             refused: 0,
             taken: 0,
         };
@@ -239,6 +255,7 @@ impl Collector {
     pub fn configure(&mut self, config: Config, out: &dyn Outbox) {
         let moved = config.dir != self.config.dir;
         self.config = config;
+        self.analyst.enable(self.config.analyze);
         match &self.store {
             Some(store) if !moved => store.set_max_disk_bytes(self.config.max_disk_bytes),
             _ => self.open_store(out),
@@ -278,6 +295,11 @@ impl Collector {
     /// Reports of sinks, for the sampler's select loop.
     pub fn reports(&self) -> &Receiver<SinkReport> {
         &self.reports.1
+    }
+
+    /// How analyses ended, for the sampler's select loop.
+    pub fn outcomes(&self) -> &Receiver<Outcome> {
+        self.analyst.outcomes()
     }
 
     /// Writes a finding, at once and before anything heavy, and then sees to its snapshot.
@@ -401,6 +423,7 @@ impl Collector {
             }],
             pair: None,
             allocation: None,
+            analysis: Value::Null,
             draft,
             runs,
         };
@@ -529,6 +552,7 @@ impl Collector {
     /// Once a tick: how much memory the snapshot under way takes, and whether it was begun at all.
     pub fn tick(&mut self, now: Millis, process: &ProcessSample, out: &dyn Outbox) {
         self.release_overdue(now, out);
+        self.analyst.watch(&Figures::from_sample(0, process));
         let Some(active) = self.active.as_mut() else { return };
         active.watch(process);
         if active.minder.is_none()
@@ -615,7 +639,7 @@ impl Collector {
             file_bytes: None,
         };
         match report.result {
-            Ok(file) => self.snapshot_done(now, wall, active, cost, &file, None, out),
+            Ok(file) => self.snapshot_done(now, wall, active, cost, &file, None, process, out),
             Err(error) => {
                 if let Some(store) = &self.store {
                     let _ = store.fail_snapshot(wall, &active.grant, cost);
@@ -662,6 +686,7 @@ impl Collector {
         cost: Cost,
         file: &SnapshotFile,
         fork: Option<Value>,
+        process: &ProcessSample,
         out: &dyn Outbox,
     ) {
         self.taken += 1;
@@ -732,7 +757,7 @@ impl Collector {
             self.save(number, out);
         }
         out.say(LogLevel::Info, &format!("snapshot: {}", file.path.display()));
-        if let Purpose::OnDemand { number: Some(number), .. } = active.purpose {
+        if let Purpose::OnDemand { number: Some(number), .. } = &active.purpose {
             out.event(
                 Some(active.isolate),
                 EventKind::Answer,
@@ -742,6 +767,7 @@ impl Collector {
             );
         }
         self.tell(id.as_deref(), Some(active.isolate), EventKind::Snapshot, payload, out);
+        self.analyse(file, &active.purpose, active.isolate, process, out);
     }
 
     fn begin_snapshot(&mut self, now: Millis, wish: Wish, around: &Surroundings, out: &dyn Outbox) {
@@ -1043,7 +1069,17 @@ impl Collector {
         };
         let failure = match report.result {
             Ok(Some(file)) => {
-                return self.snapshot_done(now, wall, active, cost, &file, Some(fork), out);
+                let process = &around.process;
+                return self.snapshot_done(
+                    now,
+                    wall,
+                    active,
+                    cost,
+                    &file,
+                    Some(fork),
+                    process,
+                    out,
+                );
             }
             Ok(None) => return,
             Err(failure) => failure,
@@ -1222,6 +1258,8 @@ impl Collector {
             "refusals": self.refusals,
             "snapshots": self.snapshots,
             "snapshotInProgress": self.active.is_some(),
+            "analyses": self.analyses,
+            "analyzer": self.analyst.to_json(),
             "fork": self.fork_status(),
             "totals": { "refused": self.refused, "snapshots": self.taken },
         })
@@ -1230,7 +1268,8 @@ impl Collector {
     /// Changes whenever `to_json` would.
     pub fn version(&self) -> Version {
         let ability = self.fork_ability.is_some();
-        (self.findings.len(), self.refused, self.taken, self.active.is_some(), ability)
+        let analyses = self.analyses_version;
+        (self.findings.len(), self.refused, self.taken, analyses, self.active.is_some(), ability)
     }
 }
 

@@ -273,12 +273,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "auto",
         "sampling allocation profile once a suspicion stands: `auto` `off`",
     ),
-    later(option(
+    option(
         "analyze",
         Kind::Choice(&["auto", "off"]),
         "auto",
         "analysis of a new snapshot in a separate low-priority process: `auto` `off`",
-    )),
+    ),
     option("listeners", Kind::Switch, "on", "`off`: EventEmitter is left untouched"),
     option("signal", Kind::Signal, "off", "a signal name (`SIGUSR2`): snapshot on demand"),
     option(
@@ -412,6 +412,8 @@ pub struct Config {
     pub redact: bool,
     /// Whether allocations are sampled once a suspicion stands.
     pub profile: bool,
+    /// Whether new snapshots are analysed in a process of their own.
+    pub analyze: bool,
     /// Whether EventEmitter is wrapped.
     pub listeners: bool,
     /// Signal name, for the JS thread to listen to.
@@ -707,6 +709,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             _ => Compress::None,
         },
         profile: value("profile").text() != "off",
+        analyze: value("analyze").text() != "off",
         redact: value("redact").text() != "none",
         listeners: value("listeners").flag(),
         signal: value("signal").optional_text(),

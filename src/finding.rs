@@ -67,7 +67,7 @@ impl Identity {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// `snapshot`, `profile`, `followup`.
+    /// `snapshot`, `profile`, `followup`, `analysis`.
     pub kind: &'static str,
     /// `written`, `refused`, `pending`, `failed`.
     pub state: &'static str,
@@ -111,6 +111,8 @@ pub struct Finding {
     pub pair: Option<String>,
     /// Who allocates what grows, once a profile knows.
     pub allocation: Option<Allocation>,
+    /// What an analysis of its snapshot says; null before.
+    pub analysis: Value,
     /// For growth that was found across runs: those runs, oldest first. Empty otherwise.
     pub runs: Vec<RunSummary>,
 }
@@ -151,6 +153,7 @@ impl Finding {
             "settings": settings_json(config),
             "evidence": self.steps,
             "pair": self.pair,
+            "analysis": self.analysis,
             "runs": self.runs,
         })
     }
@@ -504,6 +507,7 @@ mod tests {
             steps: vec![],
             pair: None,
             allocation: None,
+            analysis: Value::Null,
             runs: vec![],
         }
     }

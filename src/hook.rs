@@ -6,22 +6,17 @@
 //! A delivery is noted in `leakguard.state` before it begins and struck off when it ended. If the process dies
 //! in between, the next start makes it again: a file may be delivered twice, and is not forgotten. A command that
 //! ran and failed is not tried again.
-//!
-//! Spawning here is safe in a Node process: std uses posix_spawn (no fork of the heap, no allocation in the
-//! child) because the program is an absolute path and no pre-exec step is asked for; libuv's SIGCHLD
-//! handler waits for its own pids only, so the child is left for us to reap; all descriptors are
-//! close-on-exec. The environment was copied on the JS thread: reading it here could race with a `setenv`.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Value, json};
 
+use crate::child::{self, Ended as ChildEnded, status_words};
 use crate::evidence::state::Delivery;
 use crate::evidence::{EvidenceName, ProcessIdentity, Store, WallMillis};
 use crate::probe::own;
@@ -31,9 +26,6 @@ const MAX_WAITING: usize = 32;
 
 /// How long a command may run: enough for a snapshot of the default quota over a slow link.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Pace at which the waiting thread looks whether the command has ended.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Splits a command line into its arguments: at white space, except between double quotes, which are taken
 /// away. There is no other syntax: no escapes, no variables, no patterns, no operators.
@@ -236,79 +228,23 @@ fn variables(directory: &Path, delivery: &Delivery) -> Vec<(&'static str, OsStri
 /// Starts the command and waits for its end; kills its process group when the time is over.
 fn run(launch: &Launch, variables: &[(&'static str, OsString)]) -> Result<(), String> {
     let program = find_program(launch)?;
-    let mut command = Command::new(&program);
-    command
-        .args(launch.arguments.iter().skip(1))
-        .env_clear()
-        .envs(
-            launch
-                .environment
-                .iter()
-                .filter(|(name, value)| valid(name, value))
-                .map(|(n, v)| (n, v)),
-        )
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    #[cfg(unix)]
-    {
-        use std::os::unix::process::CommandExt;
-        // A group of its own: the terminal's Ctrl-C is for the app, and the timeout ends its children too.
-        command.process_group(0);
-    }
     let name = program.display();
-    let mut child =
-        command.spawn().map_err(|error| format!("{name} could not be started: {error}"))?;
-    let deadline = Instant::now() + launch.timeout;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("{name} ended with {}", status_words(status))),
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
-            Ok(None) => {
-                kill(&mut child);
-                return Err(format!(
-                    "{name} was killed after {} s",
-                    launch.timeout.as_secs_f64().round()
-                ));
-            }
-            // Somebody set SIGCHLD to be ignored: the kernel reaped it, and how it ended is not known.
-            Err(error) if error.raw_os_error() == Some(NO_CHILD) => return Ok(()),
-            Err(error) => {
-                kill(&mut child);
-                return Err(format!("{name} could not be waited for: {error}"));
-            }
+    let mut child = child::command(&program, launch.environment.iter())
+        .args(launch.arguments.iter().skip(1))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .current_dir(&launch.cwd)
+        .spawn()
+        .map_err(|error| format!("{name} could not be started: {error}"))?;
+    match child::wait(&mut child, launch.timeout, |_| None) {
+        Ok(ChildEnded::Exited(status)) if !status.success() => {
+            Err(format!("{name} ended with {}", status_words(status)))
         }
+        Ok(ChildEnded::Exited(_) | ChildEnded::Unknown) => Ok(()),
+        Ok(ChildEnded::Stopped(_) | ChildEnded::TimedOut) => {
+            Err(format!("{name} was killed after {} s", launch.timeout.as_secs_f64().round()))
+        }
+        Err(error) => Err(format!("{name} could not be waited for: {error}")),
     }
-}
-
-#[cfg(unix)]
-const NO_CHILD: i32 = libc::ECHILD;
-#[cfg(not(unix))]
-const NO_CHILD: i32 = i32::MIN;
-
-/// Kills the command with all it started, and reaps it. The pid is ours until then.
-fn kill(child: &mut Child) {
-    #[cfg(unix)]
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn status_words(status: ExitStatus) -> String {
-    status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"))
-}
-
-/// A variable that std would refuse, and with it the whole command.
-fn valid(name: &OsStr, value: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    !name.is_empty()
-        && !name.contains(&0)
-        && !name.get(1..).is_some_and(|rest| rest.contains(&b'='))
-        && !value.as_encoded_bytes().contains(&0)
 }
 
 /// The program as an absolute path: with a separator relative to the app's first working directory, without
@@ -359,6 +295,7 @@ fn is_program(path: &Path) -> bool {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn a_command_line_is_split_at_blanks_and_nothing_else_is_syntax() {

@@ -8,6 +8,8 @@
 #[cfg(not(test))]
 mod addon;
 
+pub mod analyst;
+pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod collector;

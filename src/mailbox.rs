@@ -54,6 +54,8 @@ pub enum EventKind {
     Answer,
     /// An allocation profile was written, and a finding may know its line now.
     Profile,
+    /// A snapshot was analysed.
+    Analysis,
 }
 
 impl EventKind {
@@ -68,6 +70,7 @@ impl EventKind {
             EventKind::Warning => "warning",
             EventKind::Answer => "answer",
             EventKind::Profile => "profile",
+            EventKind::Analysis => "analysis",
         }
     }
 }

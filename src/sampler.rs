@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, tick};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+use crate::analyst::{Analyst, Outcome, Program};
 use crate::clock::Clock;
 use crate::collector::{Collector, Outbox, Surroundings, Version};
 use crate::config::{Bytes, Config, LogLevel};
@@ -98,8 +99,10 @@ pub struct Attach {
     pub wake: Box<dyn Wake>,
     /// Ways to its live heap.
     pub ways: Ways,
-    /// Its environment variables, for the hook.
+    /// Its environment variables, for the hook and for analyses.
     pub variables: Vec<(OsString, OsString)>,
+    /// What analyses snapshots, or why there is nothing that can.
+    pub analyzer: Result<Program, String>,
 }
 
 enum Reading {
@@ -187,7 +190,9 @@ pub fn attach(attach: Attach) -> Handle {
     let mut running = RUNNING.lock();
     let (shared, count) = running.get_or_insert_with(|| {
         let hook = Hook::new(attach.variables.clone(), attach.identity.cwd.clone().into());
-        (start(attach.config.clone(), attach.identity.clone(), attach.utc_offset_seconds, hook), 0)
+        let analyst = Analyst::new(attach.analyzer.clone(), &attach.variables);
+        let offset = attach.utc_offset_seconds;
+        (start(attach.config.clone(), attach.identity.clone(), offset, hook, analyst), 0)
     });
     *count += 1;
     let handle = Handle { isolate, shared: Arc::clone(shared) };
@@ -198,7 +203,13 @@ pub fn attach(attach: Attach) -> Handle {
     handle
 }
 
-fn start(config: Config, identity: Identity, utc_offset_seconds: i32, hook: Hook) -> Arc<Shared> {
+fn start(
+    config: Config,
+    identity: Identity,
+    utc_offset_seconds: i32,
+    hook: Hook,
+    analyst: Analyst,
+) -> Arc<Shared> {
     crate::evidence::name::set_local_offset_seconds(utc_offset_seconds);
     let (readings, readings_in) = bounded(MAX_READINGS);
     let (commands, commands_in) = bounded(MAX_COMMANDS);
@@ -220,7 +231,7 @@ fn start(config: Config, identity: Identity, utc_offset_seconds: i32, hook: Hook
         let _own = probe::own::thread();
         let shared = Arc::clone(&thread_shared);
         let run = AssertUnwindSafe(move || {
-            Sampler::new(thread_shared, config, hook).run(&readings_in, &commands_in);
+            Sampler::new(thread_shared, config, hook, analyst).run(&readings_in, &commands_in);
         });
         if let Err(panic) = std::panic::catch_unwind(run) {
             *shared.failure.lock() = Some(panic_words(&*panic));
@@ -484,7 +495,7 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(shared: Arc<Shared>, config: Config, hook: Hook) -> Sampler {
+    fn new(shared: Arc<Shared>, config: Config, hook: Hook, analyst: Analyst) -> Sampler {
         let clock = shared.clock;
         let isolates = Isolates {
             guarded: BTreeMap::new(),
@@ -495,7 +506,8 @@ impl Sampler {
             flight: Mutex::new(Flight::off("there is no directory")),
             hook: Mutex::new(hook),
         };
-        let collector = Collector::open(clock, shared.identity.clone(), config.clone(), &isolates);
+        let identity = shared.identity.clone();
+        let collector = Collector::open(clock, identity, config.clone(), analyst, &isolates);
         isolates.hook.lock().configure(config.hook.as_deref(), collector.store().cloned());
         Sampler {
             pipeline: Pipeline::new(config.clone(), clock.now()),
@@ -524,6 +536,7 @@ impl Sampler {
         loop {
             let reports = self.collector.reports().clone();
             let news = self.collector.news().clone();
+            let outcomes = self.collector.outcomes().clone();
             select! {
                 // Attach, detach, settings, snapshots. The last isolate to go ends the thread.
                 recv(commands) -> command => match command {
@@ -554,6 +567,12 @@ impl Sampler {
                 recv(news) -> news => {
                     if let Ok(news) = news {
                         self.news(news);
+                    }
+                },
+                // The analysis of a snapshot has ended.
+                recv(outcomes) -> outcome => {
+                    if let Ok(outcome) = outcome {
+                        self.analysed(outcome);
                     }
                 },
                 // The clock.
@@ -806,6 +825,12 @@ impl Sampler {
         let now = self.now();
         self.collector.on_report(now, report, &sample, &self.isolates);
         self.pipeline.disturbed(now);
+        self.publish();
+    }
+
+    fn analysed(&mut self, outcome: Outcome) {
+        let sample = self.probe.read(probe::own::counts());
+        self.collector.on_analysis(outcome, &sample, &self.isolates);
         self.publish();
     }
 
@@ -1219,6 +1244,8 @@ fn status_json(
         "refusals": evidence["refusals"],
         "snapshots": evidence["snapshots"],
         "snapshotInProgress": evidence["snapshotInProgress"],
+        "analyses": evidence["analyses"],
+        "analyzer": evidence["analyzer"],
         "fork": evidence["fork"],
         "recorder": published.recorder,
         "hook": published.hook,

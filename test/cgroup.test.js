@@ -9,7 +9,7 @@ const http = require('node:http');
 const path = require('node:path');
 const { describe, test } = require('node:test');
 const { startApp } = require('./harness.js');
-const { asRoot, parseSnapshot, skipWithoutRoot, temporary } = require('./program.js');
+const { container, parseSnapshot, temporary } = require('./program.js');
 
 const MB = 1024 * 1024;
 const LIVE_MB = 64;
@@ -22,42 +22,6 @@ const APP = `
   const seen = [];
   setInterval(() => seen.push(records(MB / 8)), 500);
   serve((request, response) => response.end('here'));`;
-
-/**
- * A memory cgroup of either version, and a stand-in for node that runs inside it.
- *
- * @param {import('node:test').TestContext} t
- * @param {number} bytes
- * @returns {{ node: string, kills: () => number } | null}
- */
-function container(t, bytes) {
-  const v1 = fs.existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
-  const group = path.join(
-    v1 ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup',
-    `leakguard-test-${process.pid}-${bytes}`,
-  );
-  try {
-    const limit = v1 ? 'memory.limit_in_bytes' : 'memory.max';
-    const enable = v1 ? '' : 'echo +memory > /sys/fs/cgroup/cgroup.subtree_control;';
-    asRoot(`${enable} mkdir ${group}; echo ${bytes} > ${group}/${limit}`);
-  } catch (error) {
-    skipWithoutRoot(t, 'no memory cgroup can be made here', error);
-    return null;
-  }
-  t.after(() => asRoot(`rmdir ${group}`));
-  const node = path.join(temporary(t), 'node');
-  const sudo = process.getuid?.() === 0 ? '' : 'sudo -n ';
-  const join = `${sudo}sh -c "echo $$ > ${group}/cgroup.procs"`;
-  fs.writeFileSync(node, `#!/bin/sh -e\n${join}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
-  const kills = () => {
-    const events = fs.readFileSync(
-      path.join(group, v1 ? 'memory.oom_control' : 'memory.events'),
-      'utf8',
-    );
-    return Number(events.match(/^oom_kill (\d+)$/m)?.[1] ?? 0);
-  };
-  return { node, kills };
-}
 
 /** @param {number} port @returns {Promise<string>} */
 function get(port) {

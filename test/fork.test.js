@@ -60,7 +60,13 @@ async function start(env = {}, execArgv = []) {
   return startApp(SOAK_APP, {
     guarded: false,
     execArgv,
-    env: { LEAKGUARD_DIR: dir, LEAKGUARD_SNAPSHOT: 'fork', LEAKGUARD_LOG: 'silent', ...env },
+    env: {
+      LEAKGUARD_DIR: dir,
+      LEAKGUARD_SNAPSHOT: 'fork',
+      LEAKGUARD_ANALYZE: 'off',
+      LEAKGUARD_LOG: 'silent',
+      ...env,
+    },
   });
 }
 

@@ -22,6 +22,8 @@ const FAST_SETTINGS = {
   LEAKGUARD_WINDOW: '32s',
   LEAKGUARD_WARMUP: '10s',
   LEAKGUARD_SNAPSHOT: 'inline',
+  // Tests share two cores; those of the analysis switch it on.
+  LEAKGUARD_ANALYZE: 'off',
 };
 
 const START_DEADLINE_MS = 30_000;
@@ -37,7 +39,7 @@ const OUTPUT_LIMIT = 1024 * 1024;
  * @property {number} windowMs
  *
  * @typedef {object} Evidence
- * @property {'snapshot' | 'profile'} kind
+ * @property {'snapshot' | 'profile' | 'analysis'} kind
  * @property {'written' | 'refused' | 'pending' | 'failed'} state
  * @property {string} [file]
  * @property {string} [reason]
@@ -52,6 +54,16 @@ const OUTPUT_LIMIT = 1024 * 1024;
  * @property {{ kind: string, site?: { file: string, line: number, function?: string } } | null} cause
  * @property {Series[]} series
  * @property {Evidence[]} evidence
+ * @property {{ file: string, against: string | null, suspects: Suspect[] } | null} analysis
+ *
+ * @typedef {object} Suspect
+ * @property {string} sentence
+ * @property {string} pattern
+ * @property {string | null} holder
+ * @property {{ file: string, line: number } | null} site
+ * @property {{ site: { file: string, line: number } }[]} itemSites
+ * @property {string} itemClass
+ * @property {string[]} path
  *
  * @typedef {object} StartOptions
  * @property {string} [node] path of the Node binary, default the running one

@@ -4,6 +4,7 @@
 // bench of the analyzer; and what a right answer of the analyzer names, for each leaking program.
 
 const { fork } = require('node:child_process');
+const fs = require('node:fs');
 const path = require('node:path');
 const apps = require('./apps/index.js');
 const { runLoad } = require('./apps/load.js');
@@ -14,7 +15,8 @@ const SNAPSHOT_DEADLINE_MS = 120_000;
 /**
  * What holds the leak: the name that a right answer's `holder` begins with, or the pattern where no
  * variable holds it.
- * @type {Record<string, { holder?: RegExp, pattern?: string, item?: RegExp }>}
+ * `waits` is a line as right as the marked ones: that of the function which waits for ever.
+ * @type {Record<string, { holder?: RegExp, pattern?: string, item?: RegExp, waits?: string }>}
  */
 const HELD_BY = {
   'abort-signal': { holder: /^shutdown\b/, pattern: 'abort_signal_listeners' },
@@ -31,7 +33,7 @@ const HELD_BY = {
   'metrics-array': { holder: /^observations$/ },
   'one-route': { holder: /^issued$/ },
   'outbound-sockets': { item: /^(TCP|Socket)$/ },
-  'pending-promise': { holder: /^replies$/ },
+  'pending-promise': { holder: /^replies$/, waits: 'async function convert(' },
   'sliced-strings': { holder: /^tokens$/ },
   'slow-under-sawtooth': { holder: /^ledger$/ },
   'sse-clients': { holder: /^clients$/, pattern: 'set' },
@@ -66,8 +68,12 @@ const HELD_BY = {
  * @returns {{ rank: number, line: boolean } | null}
  */
 function answer(app, suspects) {
-  const { holder, pattern, item } = HELD_BY[app.name] ?? {};
+  const { holder, pattern, item, waits } = HELD_BY[app.name] ?? {};
   const lines = apps.leakLines(app);
+  if (waits !== undefined) {
+    const source = fs.readFileSync(app.file, 'utf8').split('\n');
+    lines.push(source.findIndex((line) => line.includes(waits)) + 1);
+  }
   const found = suspects.find(
     (suspect) =>
       (!holder || holder.test(suspect.holder ?? '')) &&

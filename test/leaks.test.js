@@ -10,6 +10,7 @@ const { describe, test } = require('node:test');
 const apps = require('./apps/index.js');
 const { runLoad } = require('./apps/load.js');
 const { startApp } = require('./harness.js');
+const { HELD_BY, answer } = require('./heap-drive.js');
 const { countHeld } = require('./heap-contents.js');
 
 /** Beyond its expected time: these tests share their machine with others. */
@@ -29,7 +30,8 @@ const HEALTHY_MS = 60_000;
  * @param {(running: RunningApp, load: ReturnType<typeof runLoad>) => Promise<T>} use
  */
 async function underLoad(app, durationMs, use) {
-  const running = await startApp(app.name);
+  const env = { LEAKGUARD_ANALYZE: 'auto', LEAKGUARD_FOLLOWUP: '10s' };
+  const running = await startApp(app.name, { env });
   const stop = new AbortController();
   const load = runLoad(running.port, app.load, { seed: 1, durationMs, signal: stop.signal });
   try {
@@ -39,6 +41,20 @@ async function underLoad(app, durationMs, use) {
     await load;
     await running.stop();
   }
+}
+
+/**
+ * The suspects of a finding's analysis, as the analyzer's own JSON has them.
+ *
+ * @param {import('./harness.js').Finding} finding
+ */
+function suspects({ analysis }) {
+  return (analysis?.suspects ?? []).map((suspect, at) => ({
+    ...suspect,
+    rank: at + 1,
+    item_sites: suspect.itemSites,
+    item_class: suspect.itemClass,
+  }));
 }
 
 describe('under load', { concurrency: 2 }, () => {
@@ -51,7 +67,8 @@ describe('under load', { concurrency: 2 }, () => {
           deadline,
           ({ series, evidence }) =>
             series.some(({ id }) => app.series.some((one) => one === id)) &&
-            evidence.some(({ kind, state }) => kind === 'snapshot' && state !== 'pending'),
+            evidence.some(({ kind, state }) => kind === 'snapshot' && state !== 'pending') &&
+            evidence.some(({ kind, state }) => kind === 'analysis' && state !== 'pending'),
         );
         assert.ok(
           app.series.some((id) => id === finding.series[0].id),
@@ -69,7 +86,23 @@ describe('under load', { concurrency: 2 }, () => {
         const held = app.holds ?? { type: 'object', name: /./, min: 1 };
         const count = countHeld(path.join(running.dir, snapshot?.file ?? ''), held);
         assert.ok(count >= held.min, `${count} of ${held.name}`);
+        const analysis = finding.evidence.find(({ kind }) => kind === 'analysis');
+        assert.equal(analysis?.state, 'written', analysis?.sentence);
+        assert.equal(finding.analysis?.file, snapshot?.file);
+        if (HELD_BY[name]) {
+          const found = answer(app, suspects(finding));
+          assert.ok(found?.line, JSON.stringify(finding.analysis));
+          assert.ok(finding.analysis?.suspects.every(({ path }) => path.length > 1));
+        }
+        if (name === 'map-cache') {
+          // The second snapshot is compared with the first.
+          const later = await running.waitForFinding(deadline, (one) => !!one.analysis?.against);
+          assert.equal(later.analysis?.against, snapshot?.file);
+          assert.deepEqual(answer(app, suspects(later)), { rank: 1, line: true });
+          assert.match(later.analysis?.suspects[0].sentence ?? '', /; grew /);
+        }
         assert.equal(running.exited, null);
+        assert.match(running.stderr, /^leakguard: analysis of Finding\./m);
         assert.match(running.stderr, /^leakguard: finding: /m);
         assert.equal(running.stdout, '');
       });

@@ -22,6 +22,8 @@ const QUICK_SETTINGS = {
   LEAKGUARD_WARMUP: '0s',
   LEAKGUARD_CONFIRM: '1',
   LEAKGUARD_GROWTH_RATE: '4MB/min',
+  // Tests share two cores; those of the analysis switch it on.
+  LEAKGUARD_ANALYZE: 'off',
 };
 
 /** Resolves when `look` returns something, and rejects after a minute. The program stays alive meanwhile. */
@@ -200,7 +202,44 @@ function parseSnapshot(file) {
   return { nodeCount: snapshot.node_count, strings };
 }
 
+/**
+ * A memory cgroup of either version, and a stand-in for node that runs inside it.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {number} bytes
+ * @returns {{ node: string, kills: () => number } | null}
+ */
+function container(t, bytes) {
+  const v1 = fs.existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
+  const group = path.join(
+    v1 ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup',
+    `leakguard-test-${process.pid}-${bytes}`,
+  );
+  try {
+    const limit = v1 ? 'memory.limit_in_bytes' : 'memory.max';
+    const enable = v1 ? '' : 'echo +memory > /sys/fs/cgroup/cgroup.subtree_control;';
+    asRoot(`${enable} mkdir ${group}; echo ${bytes} > ${group}/${limit}`);
+  } catch (error) {
+    skipWithoutRoot(t, 'no memory cgroup can be made here', error);
+    return null;
+  }
+  t.after(() => asRoot(`rmdir ${group}`));
+  const node = path.join(temporary(t), 'node');
+  const sudo = process.getuid?.() === 0 ? '' : 'sudo -n ';
+  const join = `${sudo}sh -c "echo $$ > ${group}/cgroup.procs"`;
+  fs.writeFileSync(node, `#!/bin/sh -e\n${join}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
+  const kills = () => {
+    const events = fs.readFileSync(
+      path.join(group, v1 ? 'memory.oom_control' : 'memory.events'),
+      'utf8',
+    );
+    return Number(events.match(/^oom_kill (\d+)$/m)?.[1] ?? 0);
+  };
+  return { node, kills };
+}
+
 module.exports = {
+  container,
   QUICK_SETTINGS,
   REGISTER,
   ROOT,

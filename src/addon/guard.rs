@@ -10,6 +10,7 @@ use napi::bindgen_prelude::{Env, Function, Result, Status};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
+use crate::analyst;
 use crate::config::{Given, OPTIONS, Origin};
 use crate::evidence::fork::{self, Ticket};
 use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
@@ -80,6 +81,10 @@ pub struct Environment {
     pub heap_size_limit: f64,
     /// `used_heap_size` of the same.
     pub used_heap_size: f64,
+    /// `process.execPath`
+    pub exec_path: String,
+    /// Path of bin/leakguard.js; absent where this process may not or cannot start node.
+    pub cli: Option<String>,
     /// `process.env`
     pub variables: HashMap<String, String>,
     /// Whether `gc()` could be obtained.
@@ -269,6 +274,7 @@ impl Guard {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
+            analyzer: analyst::program(&environment.exec_path, environment.cli.as_deref()),
         });
         let epilogue = match (&mut gc, without_epilogue) {
             (_, true) => Epilogue::Off("LEAKGUARD_WITHOUT names it"),

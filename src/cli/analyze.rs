@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::beside;
-use super::run::{Exit, Failure, Session, report_args, request, write_columns};
+use super::run::{Exit, Failure, Session, report_args, request, work_for_parent, write_columns};
 use crate::heap::analysis::analyse;
 use crate::report::Report;
 
@@ -47,6 +47,7 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub fn run(matches: &ArgMatches, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    work_for_parent(matches)?;
     let Some(file) = matches.get_one::<PathBuf>("file") else { return Ok(Exit::Usage) };
     let mut request = request(matches);
     request.paths = matches.get_many::<u32>("path").into_iter().flatten().copied().collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::beside;
-use super::run::{Exit, Failure, Session, parse_size, report_args, request};
+use super::run::{Exit, Failure, Session, parse_size, report_args, request, work_for_parent};
 use crate::heap::Error;
 use crate::heap::analysis::{compare, earlier, has_graph};
 use crate::report::{Identity, IdentityMode, Report};
@@ -46,6 +46,7 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub fn run(matches: &ArgMatches, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    work_for_parent(matches)?;
     let files: Vec<&PathBuf> = matches.get_many::<PathBuf>("files").into_iter().flatten().collect();
     let Some((last_file, earlier_files)) = files.split_last() else { return Ok(Exit::Usage) };
     let request = request(matches);

@@ -240,8 +240,8 @@ fn allowed(matches: &ArgMatches) -> Option<u64> {
     given.or_else(|| memory::available().map(|available| (available as f64 * USABLE_SHARE) as u64))
 }
 
-/// `--json`, `--html`, `--top`, `--memory`.
-pub fn report_args() -> [Arg; 4] {
+/// `--json`, `--html`, `--top`, `--memory`, `--threads`, and what the guard says when it asks.
+pub fn report_args() -> [Arg; 6] {
     [
         Arg::new("json")
             .long("json")
@@ -258,7 +258,44 @@ pub fn report_args() -> [Arg; 4] {
             .value_parser(value_parser!(usize))
             .help("Rows of each table, default 20, of a page 500"),
         memory_arg(),
+        Arg::new("threads")
+            .long("threads")
+            .value_name("N")
+            .value_parser(["1", "2"])
+            .help("Threads to work on; default 2 where there are as many processors"),
+        Arg::new("for-pid")
+            .long("for-pid")
+            .value_name("PID")
+            .value_parser(value_parser!(u32))
+            .hide(true)
+            .help("Work for this parent process: at the lowest priority, and end with it"),
     ]
+}
+
+/// Obeys `--for-pid`.
+///
+/// # Errors
+/// [`Failure::Argument`] when the parent has ended already.
+pub fn work_for_parent(matches: &ArgMatches) -> Result<(), Failure> {
+    let Some(&parent) = matches.get_one::<u32>("for-pid") else { return Ok(()) };
+    #[cfg(unix)]
+    {
+        use rustix::process::{getppid, setpriority_process};
+        // Inherited on Linux; elsewhere the priority is a process' own.
+        let _ = setpriority_process(None, 19);
+        #[cfg(target_os = "linux")]
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        // It may have ended before the line above.
+        if getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()) != Some(parent) {
+            return Err(Failure::Argument(format!(
+                "process {parent} is not the parent of this one"
+            )));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = parent;
+    Ok(())
 }
 
 /// `--memory`.
@@ -270,14 +307,17 @@ pub fn memory_arg() -> Arg {
 
 /// What to put into a report, by the arguments all reports share.
 pub fn request(matches: &ArgMatches) -> Request {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let two = match matches.get_one::<String>("threads") {
+        Some(threads) => threads == "2",
+        None => std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1),
+    };
     let default_top = if matches.contains_id("html") { html::TOP } else { DEFAULT_TOP };
     Request {
         top: matches.get_one::<usize>("top").copied().unwrap_or(default_top),
         suspects: SUSPECTS,
         paths: Vec::new(),
         classes: Vec::new(),
-        parallelism: if processors > 1 { Parallelism::Two } else { Parallelism::Single },
+        parallelism: if two { Parallelism::Two } else { Parallelism::Single },
     }
 }
 

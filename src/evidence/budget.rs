@@ -451,10 +451,7 @@ fn disabled(modes: SnapshotMode) -> Refusal {
 /// begun with is used up.
 #[must_use]
 pub fn below_floor(figures: &Figures) -> Option<String> {
-    let margin_share = match figures.cgroup_oom_group {
-        Some(true) => MARGIN_FORK_OOM_GROUP,
-        _ => MARGIN_FORK,
-    } / 2.0;
+    let margin_share = margin_beside(figures) / 2.0;
     if let (Some(limit), Some(used)) = (figures.cgroup_limit_bytes, figures.cgroup_used_bytes) {
         let headroom = figures.cgroup_headroom_bytes.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(used).min(headroom);
@@ -614,7 +611,12 @@ fn fits(
         Mode::Fork => figures.rss_bytes.unwrap_or(heap.saturating_mul(2)),
     };
     let need = Need { heap, growth, copies, file_in_memory, ratio: as_f64(growth) / as_f64(heap) };
-    let left = memory_left(mode, figures, &need)?;
+    let margin_share = match mode {
+        Mode::Inline => MARGIN_INLINE,
+        Mode::Fork => margin_beside(figures),
+    };
+    // Each process has its own address space: copies of the parent's pages do not count there.
+    let left = memory_left(margin_share, figures, &need, need.total(), need.growth)?;
 
     let (max_file, quota_left) = disk_left(figures, limits, file)?;
     Ok(Allowance {
@@ -667,14 +669,34 @@ impl fmt::Display for Need {
     }
 }
 
-/// Bytes of memory left, the least of all limits known, or the refusal of the tightest.
-fn memory_left(mode: Mode, figures: &Figures, need: &Need) -> Result<u64, Refusal> {
-    let margin_share = match mode {
-        Mode::Inline => MARGIN_INLINE,
-        Mode::Fork if figures.cgroup_oom_group == Some(true) => MARGIN_FORK_OOM_GROUP,
-        Mode::Fork => MARGIN_FORK,
-    };
-    let total = need.total();
+/// Memory that an analysis in a process of its own may take beside the app: all that is left, if `needed` bytes,
+/// what it states, fit into it.
+///
+/// # Errors
+/// The refusal of the tightest limit.
+pub fn analysis_memory(figures: &Figures, needed: u64) -> Result<u64, Refusal> {
+    let words = format!("the analysis takes {}, which", size(needed));
+    // The address space is that of another process.
+    memory_left(margin_beside(figures), figures, &words, needed, 0)
+}
+
+/// The margin for a process beside the app, as a share of the limit.
+fn margin_beside(figures: &Figures) -> f64 {
+    match figures.cgroup_oom_group {
+        Some(true) => MARGIN_FORK_OOM_GROUP,
+        _ => MARGIN_FORK,
+    }
+}
+
+/// Bytes of memory left, the least of all limits known, or the refusal of the tightest. `own` of the `total` that is
+/// needed lies in the address space of this process.
+fn memory_left(
+    margin_share: f64,
+    figures: &Figures,
+    need: &dyn fmt::Display,
+    total: u64,
+    own: u64,
+) -> Result<u64, Refusal> {
     let mut left = u64::MAX;
     let mut tightest: Option<Refusal> = None;
     let mut consider = |available: u64, what: String, sufficient: u64, advice: String| {
@@ -721,8 +743,6 @@ fn memory_left(mode: Mode, figures: &Figures, need: &Need) -> Result<u64, Refusa
     if let (Some(limit), Some(used)) =
         (figures.address_space_limit_bytes, figures.address_space_bytes)
     {
-        // Each process has its own address space: copies of the parent's pages do not count here.
-        let own = need.growth;
         let available = limit.saturating_sub(used).saturating_sub(MIN_MARGIN_BYTES);
         let sufficient = used.saturating_add(own).saturating_add(MIN_MARGIN_BYTES);
         if own > available {
@@ -739,7 +759,7 @@ fn memory_left(mode: Mode, figures: &Figures, need: &Need) -> Result<u64, Refusa
                 ),
             ));
         }
-        left = left.min(available.saturating_add(need.copies).saturating_add(need.file_in_memory));
+        left = left.min(available.saturating_add(total.saturating_sub(own)));
     }
     tightest.map_or(Ok(left), Err)
 }

@@ -38,6 +38,8 @@ const MIN_FACTOR: f64 = 1.2;
 const MIN_PACE: f64 = 0.75;
 /// Loose items that must have come.
 const MIN_LOOSE_ITEMS: u64 = 100;
+/// How many times more must have come to where nothing was, to be told before what was there and grew.
+const FROM_NOTHING: i64 = 4;
 /// Nodes that are kept to name a place's items.
 const VOTERS: usize = 400;
 
@@ -208,7 +210,7 @@ pub fn growth(
         IdentityMode::NodeIds => by_ids(first, middle, last),
         IdentityMode::Signatures => by_signature(first, middle, last),
     };
-    grown.sort_by_key(|grown| std::cmp::Reverse(grown.growth.net_bytes));
+    grown.sort_by_key(|grown| std::cmp::Reverse(weight(&grown.growth)));
     grown.truncate(most);
     let items = items_of(last.shapes, grown.iter().map(|grown| grown.candidate.group));
     grown
@@ -231,6 +233,15 @@ pub fn growth(
             )
         })
         .collect()
+}
+
+/// What a place is ranked by: its growth, and less of it where nothing was before. A batch or a queue that happens
+/// to be full comes out of nothing; a leak was there, unless it has just begun, and then it outweighs this soon.
+fn weight(growth: &Growth) -> i64 {
+    match growth.counts.first() {
+        Some(0) => growth.net_bytes / FROM_NOTHING,
+        _ => growth.net_bytes,
+    }
 }
 
 struct Grown {
@@ -573,4 +584,22 @@ pub fn class_deltas(by: IdentityMode, first: &Base, last: Latest<'_>) -> Vec<Cla
         b.shallow_delta.cmp(&a.shallow_delta).then_with(|| a.class_name.cmp(&b.class_name))
     });
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grown(counts: &[u64], net_bytes: i64) -> Growth {
+        let counts = counts.to_vec();
+        Growth { counts, net_bytes, survivors: None, newborn: None, died: None }
+    }
+
+    #[test]
+    fn what_comes_out_of_nothing_is_told_after_what_was_there_and_grew() {
+        let batch = weight(&grown(&[0, 500], 1700));
+        assert!(weight(&grown(&[300, 1300], 1200)) > batch);
+        // A leak that has just begun outweighs it soon.
+        assert!(weight(&grown(&[300, 1300], 400)) < batch);
+    }
 }

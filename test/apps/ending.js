@@ -8,7 +8,7 @@ const leakguard = require('../../index.js');
 /** @param {object} message */
 const tell = (message) => process.send?.(message);
 
-for (const kind of ['postmortem', 'finding', 'snapshot', 'error']) {
+for (const kind of ['postmortem', 'finding', 'snapshot', 'analysis', 'error']) {
   /** @type {any} */ (leakguard).on(kind, (/** @type {any} */ about) => {
     tell({ [kind]: about instanceof Error ? { message: about.message } : about });
   });
@@ -26,6 +26,7 @@ function leak(count) {
 const ACTIONS = {
   status: () => tell({ status: leakguard.status() }),
   snapshot: () => void leakguard.snapshot({ reason: 'test' }).then((answer) => tell({ answer })),
+  stop: () => void leakguard.stop(),
   end: () => process.disconnect?.(),
   exit: (code) => process.exit(code),
   throw: () => {

@@ -1,0 +1,232 @@
+'use strict';
+
+// LEAKGUARD_ANALYZE with real processes: what the analysis of a new snapshot adds, what it is started with, and
+// that it neither outlives the app nor shows in it. test/leaks.test.js looks at whether it names the leak.
+
+const assert = require('node:assert/strict');
+const fs = require('node:fs');
+const path = require('node:path');
+const { describe, test } = require('node:test');
+const { DEADLINE_MS, act, directory, heard, start } = require('./ending.js');
+const { container } = require('./program.js');
+
+const linux = process.platform === 'linux' ? false : 'needs /proc';
+const SETTINGS = {
+  LEAKGUARD_SNAPSHOT: 'inline',
+  LEAKGUARD_INTERVAL: '200ms',
+  LEAKGUARD_MAX_SNAPSHOTS: '100',
+  LEAKGUARD_ANALYZE: 'auto',
+};
+
+/**
+ * Looks again and again until there is an answer.
+ *
+ * @template T
+ * @param {string} what
+ * @param {() => T | undefined | Promise<T | undefined>} look
+ * @returns {Promise<T>}
+ */
+async function until(what, look) {
+  const deadline = Date.now() + DEADLINE_MS;
+  for (;;) {
+    const found = await look();
+    if (found !== undefined) return found;
+    if (Date.now() > deadline) throw new Error(`${what}: not within ${DEADLINE_MS} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** @param {string} file @returns {string} empty if the process has gone */
+function read(file) {
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** Pids of the children of a process, zombies too. @param {number} pid */
+function children(pid) {
+  const pids = fs.readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.filter(
+    (child) => read(`/proc/${child}/stat`).split(') ')[1]?.split(' ')[1] === `${pid}`,
+  );
+}
+
+/** @param {{ app: import('./ending.js').App, messages: any[] }} run @returns {Promise<any>} */
+async function status({ app, messages }) {
+  messages.splice(0, messages.length, ...messages.filter((message) => !message.status));
+  act(app, 'status');
+  return heard({ app, messages }, 'status');
+}
+
+/**
+ * An analysis that has begun to read its snapshot, stopped there.
+ *
+ * @param {{ app: import('./ending.js').App, messages: any[] }} run
+ */
+async function stoppedAnalysis(run) {
+  act(run.app, 'snapshot');
+  return until('an analysis that can be stopped', () => {
+    if (run.messages.some((message) => message.analysis)) {
+      // It was too quick for us: another one.
+      run.messages.length = 0;
+      act(run.app, 'snapshot');
+    }
+    for (const pid of children(run.app.pid)) {
+      if (!read(`/proc/${pid}/maps`).includes('.heapsnapshot')) continue;
+      process.kill(Number(pid), 'SIGSTOP');
+      // Stopped before its end, unless it has become a zombie meanwhile.
+      if (read(`/proc/${pid}/stat`).split(') ')[1]?.[0] !== 'Z') return Number(pid);
+    }
+    return undefined;
+  });
+}
+
+describe('the analysis of a snapshot', { concurrency: 2 }, () => {
+  test('is an event and in status(), and leaves nothing behind', { skip: linux }, async (t) => {
+    const dir = directory(t);
+    // Whoever loads this says so: the app does, and the analysis must not.
+    const witness = path.join(dir, 'witness.js');
+    fs.writeFileSync(
+      witness,
+      `require('node:fs').appendFileSync(${JSON.stringify(path.join(dir, 'loaded'))}, process.pid + '\\n')`,
+    );
+    const evidence = path.join(dir, 'evidence');
+    const env = { ...SETTINGS, NODE_OPTIONS: `--require ${witness}`, NODE_V8_COVERAGE: '' };
+    const run = await start(evidence, { env });
+    const before = (await status(run)).process.series;
+    act(run.app, 'snapshot');
+    const answer = await heard(run, 'answer');
+    const { analysis } = await until('the analysis', () =>
+      run.messages.find((message) => message.analysis),
+    );
+    assert.equal(analysis.path, answer.path);
+    assert.equal(analysis.finding, null);
+    assert.equal(analysis.against, null);
+    assert.equal(typeof analysis.sentence, 'string');
+    assert.ok(analysis.peakMemoryBytes > 0);
+    const after = await status(run);
+    assert.deepEqual(after.analyses, [analysis]);
+    assert.deepEqual(after.analyzer, { running: null, waiting: 0, problem: null });
+    // The last sample may be from the moment in which it ended.
+    await until('as many descriptors and threads as before', async () => {
+      const { fds, threads } = (await status(run)).process.series;
+      return fds.last === before.fds.last && threads.last === before.threads.last
+        ? true
+        : undefined;
+    });
+    assert.deepEqual(children(run.app.pid), []);
+    assert.deepEqual(
+      fs.readdirSync(evidence).filter((name) => /\.(json|part)$/.test(name)),
+      [],
+    );
+    assert.equal(read(path.join(dir, 'loaded')), `${run.app.pid}\n`);
+    act(run.app, 'exit', 7);
+    assert.deepEqual(await run.app.exit, { code: 7, signal: null });
+    assert.equal(run.app.stdout, '');
+  });
+
+  test('is of the lowest priority and the first to be killed', { skip: linux }, async (t) => {
+    const run = await start(path.join(directory(t), 'evidence'), { env: SETTINGS });
+    const pid = await stoppedAnalysis(run);
+    // The fields after the name, from the state on: nice is the 17th.
+    assert.equal(read(`/proc/${pid}/stat`).split(') ')[1].split(' ')[16], '19');
+    assert.equal(read(`/proc/${pid}/oom_score_adj`), '1000\n');
+    const variables = read(`/proc/${pid}/environ`).split('\0');
+    assert.deepEqual(
+      variables.filter((variable) => /^(LEAKGUARD|NODE_)/.test(variable)),
+      ['LEAKGUARD=off'],
+    );
+    // Killed from outside, it is a refusal with its reason, and the snapshot stays.
+    process.kill(pid, 'SIGKILL');
+    const { analyses, refusals } = await until('the refusal', async () => {
+      const now = await status(run);
+      return now.refusals.length > 0 ? now : undefined;
+    });
+    assert.ok(analyses.every((/** @type {any} */ one) => one.sentence));
+    const [{ kind, reason, sentence }] = refusals;
+    assert.deepEqual(
+      { kind, reason, sentence },
+      {
+        kind: 'analysis',
+        reason: 'failed',
+        sentence: 'it was killed',
+      },
+    );
+    act(run.app, 'exit', 0);
+    assert.deepEqual(await run.app.exit, { code: 0, signal: null });
+  });
+
+  for (const [how, end] of /** @type {const} */ ([
+    ['exits', (/** @type {any} */ app) => act(app, 'exit', 0)],
+    ['is killed', (/** @type {any} */ app) => app.child.kill('SIGKILL')],
+  ])) {
+    test(`ends with an app that ${how}`, { skip: linux }, async (t) => {
+      const dir = path.join(directory(t), 'evidence');
+      const run = await start(dir, { env: SETTINGS });
+      const pid = await stoppedAnalysis(run);
+      end(run.app);
+      await run.app.exit;
+      await until('the end of the analysis', () => {
+        const stat = read(`/proc/${pid}/stat`);
+        // A zombie until the machine's init takes it.
+        return stat === '' || stat.includes(') Z ') ? true : undefined;
+      });
+      assert.deepEqual(
+        fs.readdirSync(dir).filter((name) => name.endsWith('.part')),
+        [],
+      );
+    });
+  }
+
+  test('is ended by stopping the guard', { skip: linux }, async (t) => {
+    const run = await start(path.join(directory(t), 'evidence'), { env: SETTINGS });
+    const pid = await stoppedAnalysis(run);
+    act(run.app, 'stop');
+    await until('the end of the analysis', () =>
+      read(`/proc/${pid}/stat`) === '' ? true : undefined,
+    );
+    act(run.app, 'exit', 0);
+    assert.deepEqual(await run.app.exit, { code: 0, signal: null });
+  });
+
+  test('is ended when memory runs short for the app', async (t) => {
+    const group = container(t, 200 << 20);
+    if (group === null) return;
+    const run = await start(path.join(directory(t), 'evidence'), {
+      node: group.node,
+      env: { ...SETTINGS, LEAKGUARD_MAX_PAUSE: '1h' },
+    });
+    const pid = await stoppedAnalysis(run);
+    // 12 MB/s: slow enough for the guard, which looks five times a second, to see it before the kernel does.
+    act(run.app, 'buffers', 256 << 10);
+    const [refusal] = await until('the refusal', async () => {
+      const { refusals } = await status(run);
+      return refusals.length > 0 ? refusals : undefined;
+    });
+    act(run.app, 'exit', 0);
+    assert.deepEqual(await run.app.exit, { code: 0, signal: null });
+    assert.equal(refusal.kind, 'analysis');
+    assert.equal(refusal.reason, 'memory');
+    assert.match(
+      refusal.sentence,
+      /^memory ran short for the app: \d+ MiB were left below the cgroup /,
+    );
+    assert.equal(read(`/proc/${pid}/stat`), '');
+    assert.equal(group.kills(), 0);
+  });
+
+  test('is not made when it is switched off', async (t) => {
+    const env = { ...SETTINGS, LEAKGUARD_ANALYZE: 'off' };
+    const run = await start(path.join(directory(t), 'evidence'), { env });
+    act(run.app, 'snapshot');
+    await heard(run, 'answer');
+    const { analyses, analyzer, snapshots } = await status(run);
+    assert.equal(snapshots.length, 1);
+    assert.deepEqual(analyses, []);
+    assert.deepEqual(analyzer, { running: null, waiting: 0, problem: null });
+    act(run.app, 'exit', 0);
+    assert.deepEqual(await run.app.exit, { code: 0, signal: null });
+  });
+});
