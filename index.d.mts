@@ -33,5 +33,6 @@ export type Setting = leakguard.Setting;
 export type Site = leakguard.Site;
 export type SnapshotEvent = leakguard.SnapshotEvent;
 export type SnapshotMeta = leakguard.SnapshotMeta;
+export type SnapshotStartEvent = leakguard.SnapshotStartEvent;
 export type Status = leakguard.Status;
 export type Unit = leakguard.Unit;
