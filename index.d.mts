@@ -36,6 +36,7 @@ export type Setting = leakguard.Setting;
 export type Site = leakguard.Site;
 export type SnapshotEvent = leakguard.SnapshotEvent;
 export type SnapshotMeta = leakguard.SnapshotMeta;
+export type SnapshotStartEvent = leakguard.SnapshotStartEvent;
 export type Status = leakguard.Status;
 export type Suspect = leakguard.Suspect;
 export type Unit = leakguard.Unit;

@@ -1,5 +1,6 @@
 /// <reference types="node" />
 import { EventEmitter } from 'node:events';
+import { IncomingMessage, ServerResponse } from 'node:http';
 
 declare namespace leakguard {
   /** Settings of `start()`; each has a variable of its own (`growthRate`: `LEAKGUARD_GROWTH_RATE`). */
@@ -57,7 +58,7 @@ declare namespace leakguard {
     signal?: string;
     /** Command run, without a shell, for each new evidence file. Accepted: a program and its arguments separated by blanks, double quotes around blanks, or off. Default: `off`. */
     hook?: string;
-    /** What the status page asks for; without it the page is 404. Accepted: a text, or off. Default: `off`. */
+    /** What the status page asks for; without it the page is 404. Accepted: at least 16 visible ASCII characters without blanks, or off. Default: `off`. */
     token?: string;
     /** What runs are keyed by. Accepted: a text. Default: `name and version of the nearest package.json`. */
     app?: string;
@@ -365,6 +366,14 @@ declare namespace leakguard {
     meta: SnapshotMeta;
   }
 
+  /** An inline snapshot is about to stop this thread's loop. `ready()` is false until it is written. */
+  interface SnapshotStartEvent {
+    schema: 1;
+    pid: number;
+    tid: number;
+    predictedPauseMs: number;
+  }
+
   /** Growth of one series over a whole run, in its unit. */
   interface RunGrowth {
     series: SeriesId;
@@ -519,6 +528,7 @@ declare namespace leakguard {
   interface Events {
     finding: [finding: Finding];
     profile: [profile: ProfileEvent];
+    snapshotStart: [stop: SnapshotStartEvent];
     snapshot: [snapshot: SnapshotEvent];
     analysis: [analysis: AnalysisEvent];
     refused: [refusal: RefusedEvent];
@@ -544,6 +554,20 @@ declare namespace leakguard {
     snapshot(options?: {
       reason?: string;
     }): Promise<{ path: string; meta: SnapshotMeta } | { refused: Refusal }>;
+    /**
+     * False from just before an inline snapshot stops the loop of any thread of this process until it is written: for
+     * a readiness probe. True while the guard is off.
+     */
+    ready(): boolean;
+    /**
+     * The status page: middleware for Express 4 and 5 (mount it with `use`), and a plain handler for `node:http` and
+     * Fastify. It answers 404 unless `LEAKGUARD_TOKEN` is set, and 401 to who does not know it. Never throws.
+     */
+    middleware(): (
+      request: IncomingMessage,
+      response: ServerResponse,
+      next?: (error?: unknown) => void,
+    ) => void;
     /** Analyzes a snapshot in a process of its own. Rejects with the CLI's message. */
     analyze(file: string, options?: { top?: number }): Promise<unknown>;
     /** Compares two or three snapshots in a process of their own. Rejects with the CLI's message. */

@@ -9,6 +9,7 @@
 const { EventEmitter } = require('node:events');
 const { isBuiltin } = require('node:module');
 const path = require('node:path');
+const { setImmediate } = require('node:timers');
 const v8 = require('node:v8');
 const { isMainThread, threadId } = require('node:worker_threads');
 
@@ -97,6 +98,10 @@ class Leakguard extends EventEmitter {
   #enabled = false;
   /** @type {import('./lib/profile') | null} loaded with the first order, and `node:inspector` with it */
   #profile = null;
+  /** @type {Buffer | null} SHA-256 of what the status page asks for; null: there is no page */
+  #token = null;
+  /** @type {import('./lib/page').PageServer | null} loaded with the first `middleware()` */
+  #page = null;
 
   constructor() {
     super();
@@ -135,6 +140,8 @@ class Leakguard extends EventEmitter {
     if (isMainThread)
       for (const { code, message } of settings.warnings) this.#warnOnce(code, message);
     this.#enabled = settings.enabled;
+    const token = settings.enabled ? settings.tokenSha256 : null;
+    this.#token = typeof token === 'string' ? Buffer.from(token, 'hex') : null;
     if (!settings.enabled) {
       this.stop();
       return;
@@ -163,6 +170,7 @@ class Leakguard extends EventEmitter {
     for (const answer of this.#questions.values())
       answer(refused('shutting_down', 'the guard was stopped'));
     this.#questions.clear();
+    this.#page?.stop();
     return this;
   }
 
@@ -252,6 +260,25 @@ class Leakguard extends EventEmitter {
     });
   }
 
+  /** Whether no loop of this process is stopped, or about to be, for an inline snapshot. */
+  ready() {
+    try {
+      return this.#native?.ready() ?? true;
+    } catch {
+      return true;
+    }
+  }
+
+  /** The status page, as Express middleware and as a plain handler of requests. */
+  middleware() {
+    this.#page ??= new (require('./lib/page').PageServer)({
+      token: () => this.#token,
+      native: () => this.#native,
+      binding: () => this.#binding,
+    });
+    return this.#page.handler();
+  }
+
   /** @param {string} file @param {object} [options] */
   analyze(file, options) {
     return require('./lib/analyze').analyze(file, options);
@@ -279,11 +306,34 @@ class Leakguard extends EventEmitter {
         this.#profile ??= require('./lib/profile');
         this.#profile.doOrders(native);
       }
-      if (bits & work.SNAPSHOT) takeSnapshot(native);
+      if (bits & work.PAGE) this.#page?.takeAnswers(native);
+      if (bits & work.SNAPSHOT) this.#takeSnapshot(native);
       if (bits & work.EVENTS) this.#takeEvents(native);
     } catch (error) {
       this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);
     }
+  }
+
+  /**
+   * Before the loop stops the app is told, and has one turn of the loop to answer what it has accepted. The job stays
+   * where it is until then: it may be withdrawn, and a guard that was stopped does not do it.
+   *
+   * @param {any} native
+   */
+  #takeSnapshot(native) {
+    const predictedPauseMs = native.stopAhead();
+    if (predictedPauseMs === null) {
+      takeSnapshot(native);
+      return;
+    }
+    this.#tell('snapshotStart', { schema: 1, pid: process.pid, tid: threadId, predictedPauseMs });
+    setImmediate(() => {
+      try {
+        if (this.#native === native) takeSnapshot(native);
+      } catch (error) {
+        this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);
+      }
+    }).unref();
   }
 
   /** @param {any} native */

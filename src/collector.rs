@@ -931,7 +931,9 @@ impl Collector {
                 return Err(Refusal::plain(RefusalReason::State, sentence));
             }
         };
-        let posted = out.job(isolate, SnapshotJob { id: active.id, path, way: JobWay::Inline });
+        let way =
+            JobWay::Inline { predicted_pause_ms: active.grant.allowance.predicted_pause_millis };
+        let posted = out.job(isolate, SnapshotJob { id: active.id, path, way });
         if !posted {
             let _ = store.cancel_snapshot(wall, &active.grant);
             if let Some(sink) = &active.sink {

@@ -6,12 +6,21 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
+
 /// Milliseconds in one hour: growth rates are kept per hour.
 pub const HOUR_MS: f64 = 3_600_000.0;
 
 /// Below this amount (growth rate x window, bytes) healthy apps look like leaking ones: flat apps gain
 /// 0.1 to 0.6 MB in their first minutes by feedback vectors and lazily compiled code.
 pub const NOISE_FLOOR_BYTES: f64 = 512.0 * 1024.0;
+
+/// Shortest token of the status page. 16 characters of base64 are 96 bits: nobody guesses them over HTTP, however
+/// many requests they make, so that attempts need not be counted. Fewer would be words.
+pub const MIN_TOKEN_CHARS: usize = 16;
+
+/// A longer one meets the header limits of servers and proxies.
+const MAX_TOKEN_CHARS: usize = 1024;
 
 /// Where a setting's value came from, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,10 +82,11 @@ pub enum Kind {
     Words(&'static [&'static str]),
     /// A signal name, or `off`.
     Signal,
-    /// Any text, or `off`.
-    TextOrOff,
     /// A program and its arguments, or `off`.
     CommandOrOff,
+    /// A secret of at least so many visible ASCII characters, which fit into a header as they are, or `off`. It is
+    /// parsed into its digest; neither a message nor `Config` ever holds the text.
+    SecretOrOff(usize),
 }
 
 impl Kind {
@@ -111,9 +121,11 @@ impl Kind {
                 format!("none, or some of {} separated by commas", words.join(", "))
             }
             Kind::Signal => "a signal name like SIGUSR2, or off".into(),
-            Kind::TextOrOff => "a text, or off".into(),
             Kind::CommandOrOff => {
                 "a program and its arguments separated by blanks, double quotes around blanks, or off".into()
+            }
+            Kind::SecretOrOff(min) => {
+                format!("at least {min} visible ASCII characters without blanks, or off")
             }
         }
     }
@@ -287,12 +299,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "off",
         "command run, without a shell, for each new evidence file",
     ),
-    later(option(
+    option(
         "token",
-        Kind::TextOrOff,
+        Kind::SecretOrOff(MIN_TOKEN_CHARS),
         "off",
         "what the status page asks for; without it the page is 404",
-    )),
+    ),
     option(
         "app",
         Kind::Text,
@@ -420,6 +432,8 @@ pub struct Config {
     pub signal: Option<String>,
     /// Program and arguments of the hook, `None` for off.
     pub hook: Option<Vec<String>>,
+    /// SHA-256 of what the status page asks for; `None`: there is no page.
+    pub token_sha256: Option<[u8; 32]>,
     /// Name of the app; `None`: from the nearest package.json.
     pub app: Option<String>,
     /// How much is said.
@@ -477,16 +491,20 @@ pub fn resolve(given: &[Given]) -> (Config, Vec<Problem>) {
                         });
                     }
                     if best.as_ref().is_none_or(|(_, _, origin)| *origin <= one.origin) {
-                        best = Some((value, one.value.trim().to_owned(), one.origin));
+                        let shown = match value {
+                            Value::Digest(_) => "set",
+                            _ => one.value.trim(),
+                        };
+                        best = Some((value, shown.to_owned(), one.origin));
                     }
                 }
                 None => problems.push(Problem {
                     code: "LEAKGUARD_OPTION",
                     message: format!(
-                        "{}: expected {}, got {:?}; using {}",
+                        "{}: expected {}, got {}; using {}",
                         one.name,
                         spec.kind.accepted(),
-                        truncate(&one.value),
+                        shown(spec.kind, &one.value),
                         spec.default
                     ),
                 }),
@@ -512,6 +530,14 @@ impl OptionSpec {
             Origin::Environment => given.name == self.variable(),
             _ => given.name == self.key,
         }
+    }
+}
+
+/// What was given, for a message. A secret that was refused may differ by one character from the one that is meant.
+fn shown(kind: Kind, text: &str) -> String {
+    match kind {
+        Kind::SecretOrOff(_) => format!("{} characters", text.trim().chars().count()),
+        _ => format!("{:?}", truncate(text)),
     }
 }
 
@@ -568,6 +594,7 @@ enum Value {
     Flag(bool),
     Text(String),
     Number(f64),
+    Digest([u8; 32]),
     Off,
     Unset,
 }
@@ -652,9 +679,13 @@ fn parse(kind: Kind, text: &str) -> Option<Value> {
                 ["SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGPROF"];
             (plausible && !refused.contains(&name.as_str())).then_some(Value::Text(name))
         }
-        Kind::TextOrOff if is_off || text.is_empty() => is_off.then_some(Value::Off),
-        Kind::TextOrOff => Some(Value::Text(text.to_owned())),
         Kind::CommandOrOff if is_off => Some(Value::Off),
+        Kind::SecretOrOff(_) if is_off => Some(Value::Off),
+        Kind::SecretOrOff(min) => {
+            let fits = (min..=MAX_TOKEN_CHARS).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_graphic());
+            fits.then(|| Value::Digest(Sha256::digest(text.as_bytes()).into()))
+        }
         Kind::CommandOrOff => crate::hook::split(text).ok().map(|_| Value::Text(text.to_owned())),
     }
 }
@@ -714,6 +745,10 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
         listeners: value("listeners").flag(),
         signal: value("signal").optional_text(),
         hook: value("hook").optional_text().and_then(|command| crate::hook::split(&command).ok()),
+        token_sha256: match value("token") {
+            Value::Digest(digest) => Some(digest),
+            _ => None,
+        },
         app: if given("app") { value("app").optional_text() } else { None },
         log: match value("log").text() {
             "silent" => LogLevel::Silent,
@@ -926,7 +961,8 @@ mod tests {
                 assert!(
                     problems[0].message.starts_with(&format!("{}: expected ", spec.variable()))
                 );
-                assert!(problems[0].message.contains(&format!("{text:?}")));
+                let got = format!("got {}; using", shown(spec.kind, text));
+                assert!(problems[0].message.contains(&got), "{}", problems[0].message);
             }
         }
     }
@@ -976,7 +1012,7 @@ mod tests {
 
     #[test]
     fn a_feature_of_a_later_version_is_said_once_when_set() {
-        let (_, problems) = resolve(&[environment("LEAKGUARD_TOKEN", "secret")]);
+        let (_, problems) = resolve(&[environment("LEAKGUARD_REDACT", "strings")]);
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].code, "LEAKGUARD_LATER");
     }
@@ -989,6 +1025,25 @@ mod tests {
         let (config, problems) = resolve(&[environment("LEAKGUARD_HOOK", "ship \"a b")]);
         assert_eq!((config.hook, problems.len()), (None, 1));
         assert_eq!(resolve(&[environment("LEAKGUARD_HOOK", "off")]).0.hook, None);
+    }
+
+    #[test]
+    fn a_token_is_long_and_visible_and_only_its_digest_is_kept() {
+        let (config, problems) = resolve(&[environment("LEAKGUARD_TOKEN", " 0123456789abcdef ")]);
+        assert_eq!(problems, []);
+        let digest = config.token_sha256.unwrap();
+        // printf 0123456789abcdef | sha256sum
+        assert_eq!(digest[..4], [0x9f, 0x9f, 0x51, 0x11]);
+        for token in
+            ["0123456789abcde", "0123456789 abcdef", "0123456789abcdéf", "a\u{7f}0123456789abcdef"]
+        {
+            let (config, problems) = resolve(&[environment("LEAKGUARD_TOKEN", token)]);
+            assert_eq!(config.token_sha256, None, "{token}");
+            let message = &problems[0].message;
+            assert!(message.contains("at least 16 visible ASCII characters"), "{message}");
+            assert!(!message.contains(token), "{message}");
+        }
+        assert_eq!(resolve(&[environment("LEAKGUARD_TOKEN", "off")]).1, []);
     }
 
     #[test]

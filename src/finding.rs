@@ -427,14 +427,13 @@ pub fn listener_json(line: &ListenerLine) -> Value {
     })
 }
 
-/// Every setting in the user's notation and where it came from. The token is a secret and never shown.
+/// Every setting in the user's notation and where it came from. Of the token `Config` knows only that it is set.
 pub fn settings_json(config: &Config) -> Value {
     config
         .origins
         .iter()
         .map(|(key, text, origin)| {
             let shown = match *key {
-                "token" if text != "off" => "set",
                 // Its arguments may hold the address of a webhook, which is a secret too.
                 "hook" => config.hook.as_ref().and_then(|hook| hook.first()).unwrap_or(text),
                 _ => text,
@@ -651,10 +650,13 @@ mod tests {
     fn the_token_is_never_shown() {
         let given = crate::config::Given {
             name: "LEAKGUARD_TOKEN".into(),
-            value: "hunter2".into(),
+            value: "correct-horse-battery".into(),
             origin: crate::config::Origin::Environment,
         };
-        let (config, _) = crate::config::resolve(&[given]);
-        assert!(!settings_json(&config).to_string().contains("hunter2"));
+        let (config, problems) = crate::config::resolve(&[given]);
+        assert_eq!(problems, []);
+        assert!(config.token_sha256.is_some());
+        assert_eq!(settings_json(&config)["token"]["value"], "set");
+        assert!(!format!("{config:?}").contains("horse"));
     }
 }

@@ -8,7 +8,7 @@
 //! ran and failed is not tried again.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +84,10 @@ pub struct Hook {
 
 impl Hook {
     /// A hook that does nothing until [`configure`](Self::configure). `environment` was read on the JS thread;
-    /// `cwd` is where relative programs are looked for, and where the command runs.
-    pub fn new(environment: Vec<(OsString, OsString)>, cwd: PathBuf) -> Hook {
+    /// `cwd` is where relative programs are looked for, and where the command runs. The token of the status page
+    /// is none of the command's business.
+    pub fn new(mut environment: Vec<(OsString, OsString)>, cwd: PathBuf) -> Hook {
+        environment.retain(|(name, _)| !name.eq_ignore_ascii_case("LEAKGUARD_TOKEN"));
         Hook {
             launch: None,
             store: None,
@@ -319,6 +321,15 @@ mod tests {
         assert!(split("  ").is_err());
         assert!(split(r#""" a"#).is_err());
         assert!(split(r#"a "b"#).is_err());
+    }
+
+    #[test]
+    fn the_command_does_not_get_the_token_of_the_status_page() {
+        let environment = ["LEAKGUARD_TOKEN", "LEAKGUARD_DIR", "PATH"];
+        let environment = environment.map(|name| (name.into(), "x".into())).to_vec();
+        let kept: Vec<OsString> =
+            Hook::new(environment, "/".into()).environment.iter().map(|(n, _)| n.clone()).collect();
+        assert_eq!(kept, ["LEAKGUARD_DIR", "PATH"]);
     }
 
     fn launch(arguments: &[&str], timeout: Duration) -> Launch {

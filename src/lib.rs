@@ -23,6 +23,7 @@ pub mod heap;
 pub mod hook;
 pub mod mailbox;
 pub mod metric;
+pub mod page;
 pub mod pipeline;
 pub mod postmortem;
 pub mod previous;

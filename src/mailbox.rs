@@ -11,6 +11,9 @@ use crate::evidence::fork::Ticket;
 /// Events kept for a JS thread that does not come; the oldest go first.
 const MAX_EVENTS: usize = 64;
 
+/// Answers for the status page that are kept: as many as JavaScript waits for (lib/page.js).
+const MAX_PAGES: usize = 8;
+
 /// Requests, one bit each. JavaScript has the same numbers (lib/work.js).
 pub mod work {
     /// Read heap statistics and event-loop utilization.
@@ -33,6 +36,8 @@ pub mod work {
     pub const EVENTS: u32 = 1 << 8;
     /// Take the orders of the allocation profile.
     pub const PROFILE: u32 = 1 << 9;
+    /// Take the answers for the status page.
+    pub const PAGE: u32 = 1 << 10;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.
@@ -88,7 +93,10 @@ pub struct Event {
 #[derive(Debug)]
 pub enum JobWay {
     /// Write it itself.
-    Inline,
+    Inline {
+        /// How long its loop is expected to stop.
+        predicted_pause_ms: u64,
+    },
     /// Fork a child that writes it.
     Fork(Box<Ticket>),
     /// Fork a child that collects garbage and writes `ok`.
@@ -99,7 +107,7 @@ impl JobWay {
     /// The name in JavaScript.
     pub fn as_str(&self) -> &'static str {
         match self {
-            JobWay::Inline => "inline",
+            JobWay::Inline { .. } => "inline",
             JobWay::Fork(_) => "fork",
             JobWay::GcStage(_) => "gc-stage",
         }
@@ -136,6 +144,7 @@ pub struct Mailbox {
     lost: AtomicU64,
     job: Mutex<Option<SnapshotJob>>,
     orders: Mutex<VecDeque<ProfileOrder>>,
+    pages: Mutex<VecDeque<(u32, String)>>,
 }
 
 impl Mailbox {
@@ -188,6 +197,31 @@ impl Mailbox {
         self.orders.lock().pop_front()
     }
 
+    /// Leaves an answer for the status page, with the number of its question.
+    pub fn put_page(&self, number: u32, json: String) {
+        let mut pages = self.pages.lock();
+        if pages.len() == MAX_PAGES {
+            pages.pop_front();
+        }
+        pages.push_back((number, json));
+        drop(pages);
+        self.request(work::PAGE);
+    }
+
+    /// Takes the oldest answer.
+    pub fn take_page(&self) -> Option<(u32, String)> {
+        self.pages.lock().pop_front()
+    }
+
+    /// How long the loop is expected to stop for the job that waits here, ms; `None` if none does, or not for an
+    /// inline snapshot.
+    pub fn stop_ahead(&self) -> Option<u64> {
+        match self.job.lock().as_ref()?.way {
+            JobWay::Inline { predicted_pause_ms } => Some(predicted_pause_ms),
+            JobWay::Fork(_) | JobWay::GcStage(_) => None,
+        }
+    }
+
     /// Takes the snapshot job.
     pub fn take_job(&self) -> Option<SnapshotJob> {
         self.job.lock().take()
@@ -205,6 +239,28 @@ mod tests {
         mailbox.request(work::TIMERS | work::HEAP);
         assert_eq!(mailbox.take(), work::HEAP | work::TIMERS);
         assert_eq!(mailbox.take(), 0);
+    }
+
+    #[test]
+    fn a_stop_is_ahead_only_of_an_inline_snapshot_that_was_not_begun() {
+        let mailbox = Mailbox::default();
+        assert_eq!(mailbox.stop_ahead(), None);
+        let way = JobWay::Inline { predicted_pause_ms: 1200 };
+        mailbox.put_job(SnapshotJob { id: 1, path: String::new(), way });
+        assert_eq!(mailbox.stop_ahead(), Some(1200));
+        assert!(mailbox.take_job().is_some());
+        assert_eq!(mailbox.stop_ahead(), None);
+    }
+
+    #[test]
+    fn answers_that_nobody_fetches_are_bounded() {
+        let mailbox = Mailbox::default();
+        for number in 0..100 {
+            mailbox.put_page(number, String::new());
+        }
+        let kept: Vec<u32> = std::iter::from_fn(|| mailbox.take_page()).map(|(n, _)| n).collect();
+        assert_eq!(kept, (100 - MAX_PAGES as u32..100).collect::<Vec<_>>());
+        assert_eq!(mailbox.take(), work::PAGE);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::readings::{ReadingPlan, Situation, Wait, Way};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
 };
-use crate::series::Series;
+use crate::series::{Point, Series};
 use crate::stats;
 use crate::trigger::{Confirmed, Decision, Phase, Source, Trigger};
 
@@ -218,6 +218,20 @@ pub struct IsolateView {
     pub wait: Option<Wait>,
     /// When its JS thread was last heard of.
     pub heartbeat: Millis,
+}
+
+/// Series of one owner over a window, reduced to points.
+pub type Drawn = Vec<(SeriesId, Vec<Point>)>;
+
+/// The recent past of the process and of one isolate, as the status page draws it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past {
+    /// The process' series.
+    pub process: Drawn,
+    /// The isolate's series.
+    pub isolate: Drawn,
+    /// Emitters with most growth, in the order of [`IsolateView::listeners`].
+    pub listeners: Vec<(ListenerLine, Vec<Point>)>,
 }
 
 /// The state of all judging.
@@ -592,6 +606,31 @@ impl Pipeline {
             .collect()
     }
 
+    /// What there is of `from..=to`, at most `cells` points a series. Of an isolate that is not known, nothing.
+    pub fn past(&self, from: Millis, to: Millis, cells: usize, isolate: Option<IsolateId>) -> Past {
+        let draw = |tracked: &HashMap<SeriesId, Tracked>| -> Drawn {
+            METRICS
+                .iter()
+                .filter_map(|metric| Some((metric.id, tracked.get(&metric.id)?)))
+                .map(|(id, tracked)| (id, tracked.series.window(from, to, cells)))
+                .collect()
+        };
+        let of = isolate.and_then(|id| self.isolates.get(&id));
+        Past {
+            process: draw(&self.process),
+            isolate: of.map(|isolate| draw(&isolate.tracked)).unwrap_or_default(),
+            listeners: of.map_or_else(Vec::new, |isolate| {
+                top_emitters(isolate, LISTENER_LINES)
+                    .into_iter()
+                    .map(|emitter| {
+                        let points = emitter.tracked.series.window(from, to, cells);
+                        (emitter.line.clone(), points)
+                    })
+                    .collect()
+            }),
+        }
+    }
+
     /// Bytes that the series of one isolate may occupy at most, the process' series not counted.
     pub fn isolate_capacity_bytes() -> usize {
         let long = METRICS.iter().filter(|metric| metric.scope == Scope::Isolate).count() - 1;
@@ -913,15 +952,20 @@ fn per_minute(series: &Series) -> f64 {
 }
 
 fn listener_lines(isolate: &Isolate, most: usize) -> Vec<ListenerLine> {
-    let mut lines: Vec<&ListenerLine> =
-        isolate.emitters.values().map(|emitter| &emitter.line).collect();
-    lines.sort_by(|a, b| {
+    top_emitters(isolate, most).into_iter().map(|emitter| emitter.line.clone()).collect()
+}
+
+fn top_emitters(isolate: &Isolate, most: usize) -> Vec<&Emitter> {
+    let mut emitters: Vec<&Emitter> = isolate.emitters.values().collect();
+    emitters.sort_by(|a, b| {
+        let (a, b) = (&a.line, &b.line);
         b.per_minute
             .total_cmp(&a.per_minute)
             .then(b.count.cmp(&a.count))
             .then(a.event.cmp(&b.event))
     });
-    lines.into_iter().take(most).cloned().collect()
+    emitters.truncate(most);
+    emitters
 }
 
 fn views(tracked: &HashMap<SeriesId, Tracked>) -> Vec<SeriesView> {

@@ -2,7 +2,7 @@
 //! select loop over ticks, readings, commands and sink reports. Others send to it or read what it publishes.
 //! A JS thread that does not answer never stops it. It names no Node type: waking is a trait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,8 +23,9 @@ pub use crate::finding::Identity;
 use crate::finding::{listener_json, settings_json};
 use crate::flight::{self, Flight, IsolateTick};
 use crate::hook::Hook;
-use crate::mailbox::{Event, EventKind, Mailbox, ProfileOrder, SnapshotJob, work};
+use crate::mailbox::{Event, EventKind, JobWay, Mailbox, ProfileOrder, SnapshotJob, work};
 use crate::metric::SeriesId;
+use crate::page;
 use crate::pipeline::{Action, IsolateView, Pipeline, SeriesView};
 use crate::postmortem::Verdict;
 use crate::previous;
@@ -126,8 +127,12 @@ enum Command {
     GcStage { isolate: IsolateId, number: u32 },
     Written { job: u32, pause_ms: f64, error: Option<String> },
     Profile { isolate: IsolateId, run: u32, answer: Answer },
+    Page { isolate: IsolateId, number: u32, question: page::Question },
     Detach(IsolateId),
 }
+
+/// Isolates whose loop an inline snapshot stops, or is about to stop.
+type Stopped = Arc<Mutex<BTreeSet<IsolateId>>>;
 
 /// What is published for `status()`.
 #[derive(Clone, Default)]
@@ -171,6 +176,7 @@ struct Shared {
     lost_readings: AtomicU64,
     published: Mutex<Arc<Published>>,
     failure: Mutex<Option<String>>,
+    stopped: Stopped,
 }
 
 /// One isolate's hold on the running guard. Every call returns at once.
@@ -225,6 +231,7 @@ fn start(
             ..Published::default()
         })),
         failure: Mutex::new(None),
+        stopped: Stopped::default(),
     });
     let thread_shared = Arc::clone(&shared);
     let started = std::thread::Builder::new().name("leakguard".into()).spawn(move || {
@@ -315,6 +322,7 @@ impl Handle {
 
     /// The JS thread has done a snapshot job.
     pub fn snapshot_written(&self, job: u32, pause_ms: f64, error: Option<String>) {
+        self.shared.stopped.lock().remove(&self.isolate);
         self.command(Command::Written { job, pause_ms, error });
     }
 
@@ -323,9 +331,22 @@ impl Handle {
         self.command(Command::Profile { isolate: self.isolate, run, answer });
     }
 
+    /// Whether no loop of this process is stopped, or about to be, for an inline snapshot.
+    pub fn ready(&self) -> bool {
+        self.shared.stopped.lock().is_empty()
+    }
+
+    /// Asks for the model of the status page; the answer is left in the mailbox with this number. False if the guard
+    /// cannot take the question.
+    pub fn request_page(&self, number: u32, question: page::Question) -> bool {
+        self.shared.commands.len() < MAX_QUESTIONS
+            && self.command(Command::Page { isolate: self.isolate, number, question })
+    }
+
     /// Takes the isolate from under guard. The native thread ends with the last one.
     pub fn detach(&self) {
         let mut running = RUNNING.lock();
+        self.shared.stopped.lock().remove(&self.isolate);
         self.command(Command::Detach(self.isolate));
         if let Some((shared, count)) = running.as_mut()
             && Arc::ptr_eq(shared, &self.shared)
@@ -393,6 +414,7 @@ struct Isolates {
     clock: Clock,
     flight: Mutex<Flight>,
     hook: Mutex<Hook>,
+    stopped: Stopped,
 }
 
 impl Isolates {
@@ -428,6 +450,10 @@ impl Outbox for Isolates {
 
     fn job(&self, isolate: IsolateId, job: SnapshotJob) -> bool {
         self.guarded.get(&isolate).is_some_and(|guarded| {
+            // Before the JS thread can know of it: what asks for readiness elsewhere is told first.
+            if matches!(job.way, JobWay::Inline { .. }) {
+                self.stopped.lock().insert(isolate);
+            }
             guarded.mailbox.put_job(job);
             guarded.wake.wake();
             true
@@ -448,7 +474,12 @@ impl Outbox for Isolates {
     }
 
     fn withdraw(&self, isolate: IsolateId) -> bool {
-        self.guarded.get(&isolate).is_none_or(|guarded| guarded.mailbox.take_job().is_some())
+        let withdrawn =
+            self.guarded.get(&isolate).is_none_or(|guarded| guarded.mailbox.take_job().is_some());
+        if withdrawn {
+            self.stopped.lock().remove(&isolate);
+        }
+        withdrawn
     }
 }
 
@@ -505,6 +536,7 @@ impl Sampler {
             clock,
             flight: Mutex::new(Flight::off("there is no directory")),
             hook: Mutex::new(hook),
+            stopped: Arc::clone(&shared.stopped),
         };
         let identity = shared.identity.clone();
         let collector = Collector::open(clock, identity, config.clone(), analyst, &isolates);
@@ -623,8 +655,17 @@ impl Sampler {
                 self.collector.written(job, pause_ms, error, &self.isolates);
             }
             Command::Profile { isolate, run, answer } => self.profiled(isolate, run, answer),
+            Command::Page { isolate, number, question } => {
+                let json = self.page(isolate, question).to_string();
+                if let Some(guarded) = self.isolates.guarded.get(&isolate) {
+                    guarded.mailbox.put_page(number, json);
+                    guarded.wake.wake();
+                }
+            }
             Command::Detach(id) => {
                 self.isolates.guarded.remove(&id);
+                // It may have gone between the job and its beginning.
+                self.isolates.stopped.lock().remove(&id);
                 self.pipeline.detach(id);
                 self.collector.isolate_gone(id, &self.isolates);
                 return true;
@@ -1060,6 +1101,31 @@ impl Sampler {
             cost: self.cost,
         };
         *self.shared.published.lock() = Arc::new(published);
+    }
+
+    /// What the status page shows to one isolate.
+    fn page(&self, isolate: IsolateId, question: page::Question) -> Value {
+        let shared = &self.shared;
+        let published = Arc::clone(&shared.published.lock());
+        let lost = shared.lost_readings.load(Ordering::Relaxed);
+        let status = status_json(shared, &published, None, isolate, lost);
+        let asked = question.isolate.map(IsolateId).filter(|id| self.pipeline.knows(*id));
+        let shown = asked.unwrap_or(isolate);
+        let now = self.now();
+        let from = Millis(now.0.saturating_sub(question.span_ms));
+        page::model(
+            &status,
+            &page::Around {
+                past: &self.pipeline.past(from, now, page::MAX_POINTS, Some(shown)),
+                isolate: shown,
+                from,
+                now,
+                wall_ms_at_start: shared.clock.wall_ms(Millis(0)),
+                app: (&shared.identity.app_name, &shared.identity.app_version),
+                heap_limit_bytes: self.pipeline.heap_limit(shown),
+                ready: shared.stopped.lock().is_empty(),
+            },
+        )
     }
 
     /// The last isolate has gone.

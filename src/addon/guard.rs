@@ -14,8 +14,10 @@ use crate::analyst;
 use crate::config::{Given, OPTIONS, Origin};
 use crate::evidence::fork::{self, Ticket};
 use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
+use crate::page::Question;
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
+use crate::report::html;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
 use crate::sampler::{self, Attach, Handle, Identity, Ways};
 use crate::v8::{Epilogue, Gc};
@@ -102,6 +104,8 @@ pub struct Resolved {
     pub listeners: bool,
     /// The signal to listen to.
     pub signal: Option<String>,
+    /// SHA-256 of the status page's token, hexadecimal.
+    pub token_sha256: Option<String>,
     /// What is to be said.
     pub warnings: Vec<Warning>,
 }
@@ -158,6 +162,9 @@ pub fn resolve(settings: Vec<GivenSetting>) -> Resolved {
         enabled: config.enabled,
         listeners: config.listeners,
         signal: config.signal,
+        token_sha256: config
+            .token_sha256
+            .map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect()),
         warnings: problems
             .into_iter()
             .map(|problem| Warning { code: problem.code.into(), message: problem.message })
@@ -193,6 +200,33 @@ pub fn options() -> Vec<OptionRow> {
             help: spec.help.into(),
         })
         .collect()
+}
+
+/// A page that is served: its text, and the content-security policy that lets it run.
+#[napi(object)]
+pub struct ServedPage {
+    /// The document.
+    pub html: String,
+    /// Value of the header.
+    pub policy: String,
+}
+
+impl From<html::Served> for ServedPage {
+    fn from(page: html::Served) -> ServedPage {
+        ServedPage { html: page.html, policy: page.policy }
+    }
+}
+
+/// The status page without what it shows, which it fetches.
+#[napi]
+pub fn status_page() -> ServedPage {
+    html::status_page().into()
+}
+
+/// The page that asks for the token.
+#[napi]
+pub fn token_page() -> ServedPage {
+    html::token_page().into()
 }
 
 /// The JS thread's side of what lives as long as the environment.
@@ -397,13 +431,38 @@ impl Guard {
         self.handle.live_heap_failed();
     }
 
+    /// Milliseconds that the loop is expected to stop for the snapshot job that waits, or null: it does not stop it.
+    #[napi]
+    pub fn stop_ahead(&self) -> Option<f64> {
+        self.mailbox.stop_ahead().map(|ms| ms as f64)
+    }
+
+    /// Whether no loop of this process is stopped, or about to be, for an inline snapshot.
+    #[napi]
+    pub fn ready(&self) -> bool {
+        self.handle.ready()
+    }
+
+    /// Asks for the status page's model over the last `span_ms`, with the series of that isolate or of this one.
+    /// False if it cannot be asked.
+    #[napi]
+    pub fn request_page(&self, number: u32, span_ms: f64, isolate: Option<u32>) -> bool {
+        self.handle.request_page(number, Question { span_ms: span_ms.max(0.0) as u64, isolate })
+    }
+
+    /// Takes the answer to such a question as its number and JSON, or null.
+    #[napi]
+    pub fn take_page(&self) -> Option<(u32, String)> {
+        self.mailbox.take_page()
+    }
+
     /// Takes the snapshot job, or null.
     #[napi]
     pub fn take_snapshot_job(&self) -> Option<Job> {
         let SnapshotJob { id, path, way } = self.mailbox.take_job()?;
         let name = way.as_str().to_owned();
         self.local.borrow_mut().ticket = match way {
-            JobWay::Inline => None,
+            JobWay::Inline { .. } => None,
             JobWay::Fork(ticket) | JobWay::GcStage(ticket) => Some(ticket),
         };
         Some(Job { id, path, way: name })

@@ -42,6 +42,8 @@ const SHARED: [&str; 4] = [
 ];
 const HEAP: [&str; 2] = [include_str!("assets/icicle.js"), include_str!("assets/heap.js")];
 const HISTORY: [&str; 1] = [include_str!("assets/history.js")];
+const STATUS: [&str; 1] = [include_str!("assets/status.js")];
+const TOKEN: [&str; 2] = [include_str!("assets/page.js"), include_str!("assets/token.js")];
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
 %3Cpath d='M8 1C6 5 3.5 7 3.5 10a4.5 4.5 0 0 0 9 0C12.5 7 10 5 8 1z' fill='%232f6fb4'/%3E%3C/svg%3E";
 
@@ -81,6 +83,39 @@ pub fn write_history(history: &History, out: &mut dyn Write) -> io::Result<()> {
         fields.insert("kind".to_owned(), "history".into());
     }
     write_page(&history.directory, &history.headline(), model, &HISTORY.concat(), out)
+}
+
+/// A page that is not written to a file but served: what it shows it fetches from where it came from.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The document. It holds nothing of any process.
+    pub html: String,
+    /// Its content-security policy, for the header of that name.
+    pub policy: String,
+}
+
+/// The status page.
+pub fn status_page() -> Served {
+    served("leakguard", &[SHARED.concat(), STATUS.concat()].concat())
+}
+
+/// The page that asks for the token.
+pub fn token_page() -> Served {
+    served("Token", &TOKEN.concat())
+}
+
+fn served(title: &str, sources: &str) -> Served {
+    let script = program(sources);
+    let style = compact(STYLE);
+    let policy = format!("{}; connect-src 'self'; frame-ancestors 'none'", policy(&script, &style));
+    let html = format!(
+        "{}<title>{}</title>\n<style>{style}</style>\n</head>\n<body>\n\
+         <noscript><p>This page is drawn by the script in it. `?format=json` is the same as JSON.</p></noscript>\n\
+         <div id=\"page\"></div>\n<script>{script}</script>\n</body>\n</html>\n",
+        document_head(None),
+        escaped(title)
+    );
+    Served { html, policy }
 }
 
 fn headline(suspects: &[super::Suspect], none: &str) -> String {
@@ -171,30 +206,49 @@ fn write_page(
         fields.insert("headline".to_owned(), headline.into());
         fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     }
-    let script =
-        format!("(() => {{\n'use strict';\n{}}})();\n", compact(&[&SHARED.concat(), own].concat()));
+    let script = program(&[&SHARED.concat(), own].concat());
     let style = compact(STYLE);
-    let policy = format!(
-        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; base-uri 'none'; form-action 'none'; \
-         require-trusted-types-for 'script'; trusted-types 'none'",
-        source_hash(&script),
-        source_hash(&style)
-    );
+    let policy = policy(&script, &style);
     let (title, sentence) = (escaped(title), escaped(headline));
     write!(
         out,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta name=\"referrer\" content=\"no-referrer\">\n\
-         <link rel=\"icon\" href=\"{ICON}\">\n\
-         <title>{title} · leakguard</title>\n<style>{style}</style>\n</head>\n<body>\n\
+        "{}<title>{title} · leakguard</title>\n<style>{style}</style>\n</head>\n<body>\n\
          <noscript><h1>{sentence}</h1><p>The evidence is drawn by the script in this file.</p></noscript>\n\
-         <div id=\"page\"></div>\n<script type=\"application/json\" id=\"model\">"
+         <div id=\"page\"></div>\n<script type=\"application/json\" id=\"model\">",
+        document_head(Some(&policy))
     )?;
     out.write_all(inert_json(&model)?.as_bytes())?;
     write!(out, "</script>\n<script>{script}</script>\n</body>\n</html>\n")
+}
+
+/// One script of several sources, with no name of its own in the page.
+fn program(sources: &str) -> String {
+    format!("(() => {{\n'use strict';\n{}}})();\n", compact(sources))
+}
+
+/// What a page may do: run its one script and use its one style, and make markup of no string.
+fn policy(script: &str, style: &str) -> String {
+    format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; base-uri 'none'; form-action 'none'; \
+         require-trusted-types-for 'script'; trusted-types 'none'",
+        source_hash(script),
+        source_hash(style)
+    )
+}
+
+/// The beginning of a document, up to its title; a policy that comes as a header is not repeated in it.
+fn document_head(policy: Option<&str>) -> String {
+    let policy = policy.map_or_else(String::new, |policy| {
+        format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n")
+    });
+    let referrer = if policy.is_empty() { "same-origin" } else { "no-referrer" };
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n{policy}\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta name=\"referrer\" content=\"{referrer}\">\n\
+         <link rel=\"icon\" href=\"{ICON}\">\n"
+    )
 }
 
 /// A source without indentation and without the lines that are comments: a third of it. The sources keep to this: no
@@ -312,12 +366,28 @@ mod tests {
 
     #[test]
     fn the_assets_hold_nothing_that_ends_their_element() {
-        for scripts in [[SHARED.concat(), HEAP.concat()], [SHARED.concat(), HISTORY.concat()]] {
-            let script = compact(&scripts.concat());
+        let shared = SHARED.concat();
+        let pages = [HEAP.concat(), HISTORY.concat(), STATUS.concat()];
+        let scripts = pages.map(|own| [shared.as_str(), &own].concat());
+        for script in scripts.into_iter().chain([TOKEN.concat()]) {
+            let script = compact(&script);
             assert!(!script.contains("</") && !script.contains("<!--"));
             assert!(!script.contains("/*") && !script.contains("innerHTML"));
         }
         assert!(!compact(STYLE).contains('<') && !STYLE.contains("url("));
+    }
+
+    #[test]
+    fn a_served_page_runs_under_its_policy_and_holds_no_model() {
+        for page in [status_page(), token_page()] {
+            let (_, script) = page.html.split_once("<script>").unwrap();
+            let (script, rest) = script.split_once("</script>").unwrap();
+            assert!(!rest.contains("<script"));
+            assert!(page.policy.contains(&format!("script-src '{}'", source_hash(script))));
+            assert!(page.policy.contains("default-src 'none'"));
+            assert!(page.policy.contains("frame-ancestors 'none'"));
+            assert!(!page.html.contains("http-equiv") && !page.html.contains("id=\"model\""));
+        }
     }
 
     #[test]

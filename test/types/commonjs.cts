@@ -1,5 +1,6 @@
 // A strict TypeScript program in CommonJS that uses the public API; it is compiled, never run.
 import events = require('node:events');
+import http = require('node:http');
 
 import leakguard = require('leakguard');
 
@@ -18,6 +19,11 @@ leakguard.watch(new AbortController().signal)();
 
 leakguard.on('finding', (finding) => console.log(finding.sentence satisfies string));
 leakguard.on('error', (error) => console.log(error.message satisfies string));
+
+leakguard.on('snapshotStart', (stop) => console.log(stop.predictedPauseMs satisfies number));
+
+http.createServer(leakguard.middleware());
+http.createServer((_request, response) => response.writeHead(leakguard.ready() ? 200 : 503).end());
 
 async function snapshot(): Promise<string> {
   const taken = await leakguard.snapshot({ reason: 'before the deploy' });

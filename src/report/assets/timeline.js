@@ -421,6 +421,7 @@ const SERIES_WORDS = {
   threads: 'Threads',
   heap_used: 'Heap in use, garbage included',
   heap_total: 'Heap committed',
+  loop_utilization: 'Event loop in use',
 };
 
 /** @param {string} id */
