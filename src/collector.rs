@@ -32,6 +32,7 @@ use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
 use crate::sample::{IsolateId, Millis, ProcessSample};
+use crate::tally::{Outcome, Tally};
 use crate::trigger::Source;
 
 use profiles::{Held, Profiling};
@@ -205,6 +206,7 @@ pub struct Collector {
     snapshots: VecDeque<Value>,
     refused: u64,
     taken: u64,
+    tally: Tally,
 }
 
 impl Collector {
@@ -230,6 +232,7 @@ impl Collector {
             snapshots: VecDeque::new(),
             refused: 0,
             taken: 0,
+            tally: Tally::default(),
         };
         collector.open_store(out);
         collector
@@ -405,6 +408,7 @@ impl Collector {
             runs,
         };
         let file = name.to_string();
+        self.tally.finding(lead.series);
         self.findings.push(Open { finding, name, lead, follow_up_at: None, snapshot_from });
         if self.findings.len() > REMEMBERED {
             self.findings.remove(0);
@@ -621,6 +625,7 @@ impl Collector {
                     let _ = store.fail_snapshot(wall, &active.grant, cost);
                 }
                 out.record(0, ended(false, None, Some(active.pause_ms), &error.to_string()));
+                self.tally.snapshot(active.purpose.reason(), Outcome::Failed);
                 let step = Step {
                     kind: active.purpose.step_kind(),
                     state: "failed",
@@ -665,6 +670,7 @@ impl Collector {
         out: &dyn Outbox,
     ) {
         self.taken += 1;
+        self.tally.snapshot(active.purpose.reason(), Outcome::Written);
         let name = file.name.to_string();
         if let Some(store) = &self.store {
             let cost = Cost { file_bytes: Some(file.meta.file_bytes), ..cost };
@@ -774,6 +780,11 @@ impl Collector {
         refusal: &Refusal,
         out: &dyn Outbox,
     ) {
+        let outcome = match refusal.reason {
+            RefusalReason::Failed => Outcome::Failed,
+            _ => Outcome::Refused,
+        };
+        self.tally.snapshot(purpose.reason(), outcome);
         let id = purpose
             .finding()
             .and_then(|number| self.find(number))
@@ -1138,6 +1149,7 @@ impl Collector {
         out: &dyn Outbox,
     ) {
         self.refused += 1;
+        self.tally.refusal(refusal.reason);
         let mut payload = refusal_json(refusal);
         payload["kind"] = json!(kind);
         payload["finding"] = json!(finding);
@@ -1239,6 +1251,16 @@ impl Collector {
             "fork": self.fork_status(),
             "totals": { "refused": self.refused, "snapshots": self.taken },
         })
+    }
+
+    /// What came of the evidence so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Whether a snapshot is under way.
+    pub fn is_writing(&self) -> bool {
+        self.active.is_some()
     }
 
     /// Changes whenever `to_json` would.
