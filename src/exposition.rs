@@ -828,9 +828,7 @@ mod tests {
     }
 
     fn lines<'a>(text: &'a str, family: &str) -> Vec<&'a str> {
-        text.lines()
-            .filter(|line| line.split(['{', ' ']).next() == Some(family))
-            .collect()
+        text.lines().filter(|line| line.split(['{', ' ']).next() == Some(family)).collect()
     }
 
     #[test]
@@ -852,7 +850,11 @@ mod tests {
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
             assert!(!help.is_empty() && !help.ends_with('.') && !help.contains('\n'), "{name}");
-            assert!(labels.iter().all(|label| label.chars().all(|c| c.is_ascii_lowercase() || c == '_')));
+            assert!(
+                labels
+                    .iter()
+                    .all(|label| label.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            );
         }
     }
 
@@ -911,7 +913,10 @@ mod tests {
     fn workers_are_one_however_many_there_are() {
         let (slow, fast) = (
             [view(SeriesId::LiveHeap, MB, Some(MB)), view(SeriesId::LoopUtilization, 0.25, None)],
-            [view(SeriesId::LiveHeap, 2.0 * MB, Some(3600.0)), view(SeriesId::LoopUtilization, 0.5, None)],
+            [
+                view(SeriesId::LiveHeap, 2.0 * MB, Some(3600.0)),
+                view(SeriesId::LoopUtilization, 0.5, None),
+            ],
         );
         let listeners: Vec<_> = (0..64).map(|i| totals(20, &format!("W{i}_"))).collect();
         let threads = (0..64)
@@ -933,8 +938,12 @@ mod tests {
         assert_eq!(lines(&text, "leakguard_growth_bytes_per_second"), [steepest]);
         let shown = lines(&text, "leakguard_listeners");
         assert_eq!(shown.len(), MAX_LISTENER_TOTALS + 1);
-        let counted: u64 = shown.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
-        let there: u64 = listeners.iter().map(|one| one.other + one.top.iter().map(|l| l.count).sum::<u64>()).sum();
+        let counted: u64 =
+            shown.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+        let there: u64 = listeners
+            .iter()
+            .map(|one| one.other + one.top.iter().map(|l| l.count).sum::<u64>())
+            .sum();
         assert_eq!(counted, there);
     }
 
@@ -966,7 +975,8 @@ mod tests {
         assert!(shown.iter().any(|line| line.contains("other") && line.ends_with(" 6")));
         let same = format!("emitter=\"{}\",event=\"é\",site=\"\"}} 4", "x".repeat(MAX_LABEL));
         assert!(shown.iter().any(|line| line.ends_with(&same)));
-        let names: HashSet<&str> = text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name).collect();
+        let names: HashSet<&str> =
+            text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name).collect();
         assert_eq!(names.len(), text.lines().count());
     }
 
@@ -978,7 +988,8 @@ mod tests {
         assert!(lines(&text, "leakguard_native_bytes").is_empty());
         let json = of.json();
         assert_eq!(json[SeriesId::Rss as usize], json!([[7.0]]));
-        let points: usize = json.as_array().unwrap().iter().map(|of| of.as_array().unwrap().len()).sum();
+        let points: usize =
+            json.as_array().unwrap().iter().map(|of| of.as_array().unwrap().len()).sum();
         assert_eq!(points, text.lines().filter(|line| !line.starts_with('#')).count());
     }
 }
