@@ -1152,6 +1152,52 @@ mod tests {
     }
 
     #[test]
+    fn the_trend_of_memory_is_shown_after_the_warm_up_whether_it_grows_or_not() {
+        for (per_second, expected) in [(0.01 * MB, 36.0 * MB), (0.0, 0.0)] {
+            let mut pipeline = Pipeline::new(fast(), Millis(0));
+            pipeline.attach(MAIN, Way::Pressure, Millis(0));
+            let live = |s: f64| 20.0 * MB + s * per_second;
+            let trend = |pipeline: &Pipeline| {
+                let views = pipeline.isolate_views();
+                let series = &views[0].series;
+                series.iter().find(|view| view.id == SeriesId::LiveHeap).and_then(|view| view.trend)
+            };
+            drive(&mut pipeline, 0..40, live, |_| 10);
+            assert_eq!(trend(&pipeline), None);
+            drive(&mut pipeline, 40..120, live, |_| 10);
+            let shown = trend(&pipeline).unwrap();
+            assert!((shown.slope_per_hour - expected).abs() < MB, "{shown:?}");
+            assert_eq!(shown.window_ms, 32_000);
+            assert_eq!(shown.p_value < 0.05, per_second > 0.0);
+        }
+    }
+
+    #[test]
+    fn listeners_are_summed_by_line_and_all_but_the_longest_lists_are_one_number() {
+        let line = |emitter: &str, number: u32, count: u64| ListenerLine {
+            emitter: emitter.into(),
+            event: "data".into(),
+            count,
+            per_minute: 0.0,
+            site: Some(Site {
+                function: String::new(),
+                file: "/app/app.js".into(),
+                line: number,
+                column: 1,
+            }),
+        };
+        let mut lines: Vec<_> = (0..30).map(|i| line("Socket", i, 10 + u64::from(i))).collect();
+        lines.extend((0..7).map(|_| line("Pool", 1, 20)));
+        let totals = listener_totals(lines.iter());
+        assert_eq!(totals.top.len(), MAX_LISTENER_TOTALS);
+        let first = &totals.top[0];
+        assert_eq!((first.emitter.as_str(), first.count), ("Pool", 140));
+        assert_eq!(first.site.as_deref(), Some("/app/app.js:1"));
+        assert_eq!(totals.top[19].count, 39 - 18);
+        assert_eq!(totals.other, (10..=20).sum::<u64>());
+    }
+
+    #[test]
     fn a_leak_in_two_series_is_one_finding_that_names_the_line() {
         let mut pipeline = Pipeline::new(fast(), Millis(0));
         pipeline.attach(MAIN, Way::Pressure, Millis(0));

@@ -33,7 +33,7 @@ process.on('message', (/** @type {any} */ message) => {
     keep(message.keepBytes);
     const look = setInterval(() => {
       // Recorded is what a major GC has left; the next start looks for it.
-      if ((leakguard.status().liveHeap?.lastBytes ?? 0) < message.keepBytes) return;
+      if ((leakguard.status().liveHeap?.lastBytes ?? 0) < message.untilBytes) return;
       clearInterval(look);
       process.send?.({ kept: true });
     }, 20);
