@@ -207,7 +207,8 @@ class Leakguard extends EventEmitter {
   [Symbol.for('leakguard.metricPoints')]() {
     const families = this.#binding?.metricFamilies() ?? [];
     try {
-      if (this.#native !== null) return { families, points: JSON.parse(this.#native.metricPoints()) };
+      if (this.#native !== null)
+        return { families, points: JSON.parse(this.#native.metricPoints()) };
     } catch (error) {
       this.#problem = words(error);
     }

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::config::HOUR_MS;
+use crate::config::{Config, HOUR_MS};
+use crate::detect::rule;
 use crate::metric::{METRICS, Metric, Scope, SeriesId, Unit};
 use crate::pipeline::{ListenerTotals, MAX_LISTENER_TOTALS, SeriesView};
 use crate::tally::Tally;
@@ -563,7 +564,7 @@ impl Scrape<'_> {
         for (limit, seconds) in self.times_to_limit() {
             sheet.own(Own::TimeToLimit, &[limit], seconds);
         }
-        for metric in METRICS.iter().filter(|metric| is_judged(metric.id)) {
+        for metric in JUDGED.iter() {
             let found = self.tally.findings_of(metric.id);
             sheet.own(Own::Findings, &[metric.name], found as f64);
         }
@@ -693,9 +694,11 @@ impl Scrape<'_> {
     }
 }
 
-fn is_judged(id: SeriesId) -> bool {
-    crate::detect::rule(id, &crate::config::Config::default()).is_some()
-}
+/// Series that can name a finding.
+static JUDGED: LazyLock<Vec<&'static Metric>> = LazyLock::new(|| {
+    let config = Config::default();
+    METRICS.iter().filter(|metric| rule(metric.id, &config).is_some()).collect()
+});
 
 /// Slope, confidence and window of a series: of several threads those of the steepest.
 fn growth<'a>(

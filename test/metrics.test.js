@@ -12,11 +12,11 @@ const { describe, test } = require('node:test');
 const { need } = require('../scripts/system.js');
 const { load } = require('../lib/load.js');
 const { startApp } = require('./harness.js');
-const { ROOT, ask, copyPackage, run, temporary } = require('./program.js');
+const { ROOT, ask, copyPackage, temporary } = require('./program.js');
 
 const DEPLOY = path.join(ROOT, 'deploy');
 const RULES = path.join(DEPLOY, 'prometheus-rules.yml');
-const APP = path.join(__dirname, 'scraped-app.js');
+const APP = path.join(__dirname, 'apps', 'scraped.js');
 
 /** Labels that Prometheus itself gives a target, or that a family of ours is joined by. */
 const TARGET_LABELS = ['job', 'instance', 'namespace'];
@@ -53,8 +53,9 @@ function parse(text) {
     /** @type {Record<string, string>} */
     const labels = {};
     const rest = inner.replace(/(\w+)="((?:[^"\\]|\\.)*)",?/g, (_, label, quoted) => {
-      labels[label] = quoted.replace(/\\(.)/g, (/** @type {string} */ _, /** @type {string} */ c) =>
-        c === 'n' ? '\n' : c,
+      labels[label] = quoted.replace(
+        /\\(.)/g,
+        (/** @type {string} */ _, /** @type {string} */ c) => (c === 'n' ? '\n' : c),
       );
       return '';
     });
@@ -492,7 +493,9 @@ describe('rules and dashboard', () => {
     assert.throws(() => check('sum by (b) (leakguard_fds)', 'here'), /no label b/);
   });
 
-  test('the metrics, the rules and their unit tests pass promtool', { skip: promtool.skip }, async (t) => {
+  test('the metrics, the rules and their unit tests pass promtool', {
+    skip: promtool.skip,
+  }, async (t) => {
     tool(['check', 'rules', RULES]);
     tool(['test', 'rules', 'prometheus-rules.test.yml']);
     const { report } = await ask(t, GUARDED, { env: { LEAKGUARD_GC_SHARE: '20%' } });

@@ -239,6 +239,7 @@ describe('installed into an empty project', () => {
     const directory = await project('typescript', [mainTarball, platformTarball]);
     borrow(directory, '@types/node', '@types/node');
     borrow(directory, 'undici-types', 'undici-types');
+    for (const peer of ['prom-client', '@opentelemetry/api']) borrow(directory, peer, peer);
     for (const file of fs.readdirSync(path.join(ROOT, 'test', 'types'))) {
       fs.copyFileSync(path.join(ROOT, 'test', 'types', file), path.join(directory, file));
     }

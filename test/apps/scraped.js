@@ -3,7 +3,7 @@
 // An Express app that Prometheus scrapes. Told to over its channel, it leaks, or keeps so much that it is near its
 // limit. test/metrics.test.js starts it.
 
-const leakguard = require('..');
+const leakguard = require('../..');
 const express = require('express');
 
 /** @type {unknown[]} */
