@@ -139,7 +139,10 @@ describe('the tarballs', () => {
 
   test('the main package holds no binary and nothing of the tests or sources', () => {
     const foreign = mainTarball.files.filter(
-      (file) => !/^(lib|bin)\/|^(index|register|prometheus|opentelemetry)\.|^[A-Z]+(\.md)?$|^package\.json$/.test(file),
+      (file) =>
+        !/^(lib|bin)\/|^(index|register|prometheus|opentelemetry)\.|^[A-Z]+(\.md)?$|^package\.json$/.test(
+          file,
+        ),
     );
     assert.deepEqual(foreign, []);
     assert.ok(mainTarball.files.includes('lib/load.js'));
