@@ -384,7 +384,7 @@ impl Handle {
         status_json(&self.shared, &published, failure, self.isolate, lost).to_string()
     }
 
-    /// The Prometheus text of what is published: some 0.1 ms, however many emitters there are.
+    /// The Prometheus text of what is published: less than 0.1 ms, however many emitters there are.
     pub fn metrics(&self) -> String {
         self.scrape(|scrape| scrape.text())
     }
