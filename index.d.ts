@@ -544,6 +544,8 @@ declare namespace leakguard {
     stop(): this;
     /** Everything, JSON-safe. */
     status(): Status;
+    /** Prometheus text (exposition format 0.0.4, `text/plain; version=0.0.4`). Without a running guard `leakguard_up 0` and why. Never throws. */
+    metrics(): string;
     /**
      * Counts the listeners of a target from now on, however few. The target is held weakly.
      * @returns stops that

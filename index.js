@@ -16,6 +16,7 @@ const { isMainThread, threadId } = require('node:worker_threads');
 const gc = require('./lib/gc');
 const listeners = require('./lib/listeners');
 const { load } = require('./lib/load');
+const { unguarded } = require('./lib/metrics');
 const { fromEnvironment, fromOptions } = require('./lib/options');
 const { appPackage } = require('./lib/app');
 const probes = require('./lib/probes');
@@ -210,6 +211,32 @@ class Leakguard extends EventEmitter {
       losses: { readings: 0, silenced: 0 },
       cost: { ticks: 0, meanTickMicros: null, longestTickMicros: 0 },
     };
+  }
+
+  /** @returns {string} Prometheus text */
+  metrics() {
+    try {
+      if (this.#native !== null) return this.#native.metrics();
+    } catch (error) {
+      this.#problem = words(error);
+    }
+    return unguarded(this.#problem ?? `the guard is ${this.#enabled ? 'stopped' : 'off'}`);
+  }
+
+  /**
+   * The metrics as numbers, for `leakguard/prometheus` and `leakguard/opentelemetry`.
+   *
+   * @returns {import('./lib/families').Reading}
+   */
+  [Symbol.for('leakguard.metricPoints')]() {
+    const families = this.#binding?.metricFamilies() ?? [];
+    try {
+      if (this.#native !== null)
+        return { families, points: JSON.parse(this.#native.metricPoints()) };
+    } catch (error) {
+      this.#problem = words(error);
+    }
+    return { families, points: null };
   }
 
   /**

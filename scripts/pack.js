@@ -34,7 +34,11 @@ const MAIN_FILES = Object.freeze([
   'index.d.ts',
   'index.js',
   'index.mjs',
+  'opentelemetry.d.ts',
+  'opentelemetry.js',
   'package.json',
+  'prometheus.d.ts',
+  'prometheus.js',
   'register.d.ts',
   'register.js',
 ]);

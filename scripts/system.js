@@ -12,6 +12,8 @@ const { IN_CI, run } = require('./steps.js');
 
 /** Program to Debian package; the names of a program elsewhere follow the first. */
 const PROGRAMS = Object.freeze({
+  prometheus: { package: 'prometheus', names: ['prometheus'] },
+  promtool: { package: 'prometheus', names: ['promtool'] },
   chromium: { package: 'chromium', names: ['chromium', 'chromium-browser', 'google-chrome'] },
 });
 
@@ -67,7 +69,7 @@ async function installMissing() {
     throw new Error(`${missing.join(', ')} missing, and only root on Debian can install it`);
   }
   const env = { DEBIAN_FRONTEND: 'noninteractive' };
-  const packages = missing.map((program) => PROGRAMS[program].package);
+  const packages = [...new Set(missing.map((program) => PROGRAMS[program].package))];
   await run('apt-get', ['-q', 'update'], { env });
   const args = ['-q', '-y', '-o', 'Dpkg::Use-Pty=0', '--no-install-recommends', 'install'];
   await run('apt-get', [...args, ...packages], { env });

@@ -1,8 +1,8 @@
 'use strict';
 
 /**
- * Rewrites what is made from the option table: the settings table of README.md, docs/SETTINGS.md, the options of
- * index.d.ts. `--check` compares and changes nothing.
+ * Rewrites what is made from the native tables: the settings in README.md, docs/SETTINGS.md and index.d.ts from that
+ * of the options, docs/METRICS.md from that of the metric families. `--check` compares and changes nothing.
  */
 
 const fs = require('node:fs');
@@ -68,7 +68,27 @@ function made() {
     `- Default: \`${value}\``,
   ]);
   put('docs/SETTINGS.md', '<!-- settings:begin', '<!-- settings:end', [...settings, '']);
+  put('docs/METRICS.md', '<!-- metrics:begin', '<!-- metrics:end', metricsTable(binding));
   return files;
+}
+
+/** @param {any} binding */
+function metricsTable(binding) {
+  /** @type {import('../lib/families').Family[]} */
+  const families = binding.metricFamilies();
+  return [
+    '| Prometheus | labels | OpenTelemetry (unit) | what |',
+    '| --- | --- | --- | --- |',
+    ...families.map(({ name, labels, otel, unit, help }) => {
+      const cells = [
+        `\`${name}\``,
+        labels.map((label) => `\`${label}\``).join(', '),
+        otel === undefined ? '' : `\`${otel}\` (\`${unit}\`)`,
+        help,
+      ];
+      return `| ${cells.join(' | ')} |`;
+    }),
+  ];
 }
 
 /** @param {string} text */
@@ -95,7 +115,7 @@ if (require.main === module) {
   for (const [name, text] of made()) {
     if (fs.readFileSync(path.join(ROOT, name), 'utf8') === text) continue;
     stale++;
-    if (check) console.error(`${name} is not what the option table makes it: run npm run update`);
+    if (check) console.error(`${name} is not what the native tables make it: run npm run update`);
     else fs.writeFileSync(path.join(ROOT, name), text);
   }
   process.exitCode = check && stale > 0 ? 1 : 0;

@@ -34,6 +34,7 @@ use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
 use crate::sample::{IsolateId, Millis, ProcessSample};
+use crate::tally::{Outcome, Tally};
 use crate::trigger::Source;
 
 use profiles::{Held, Profiling};
@@ -211,6 +212,7 @@ pub struct Collector {
     analyses_version: u64,
     refused: u64,
     taken: u64,
+    tally: Tally,
 }
 
 impl Collector {
@@ -246,6 +248,7 @@ impl Collector {
             analyses_version: 0,
             refused: 0,
             taken: 0,
+            tally: Tally::default(),
         };
         collector.open_store(out);
         collector
@@ -428,6 +431,7 @@ impl Collector {
             runs,
         };
         let file = name.to_string();
+        self.tally.finding(lead.series);
         self.findings.push(Open { finding, name, lead, follow_up_at: None, snapshot_from });
         if self.findings.len() > REMEMBERED {
             self.findings.remove(0);
@@ -645,6 +649,7 @@ impl Collector {
                     let _ = store.fail_snapshot(wall, &active.grant, cost);
                 }
                 out.record(0, ended(false, None, Some(active.pause_ms), &error.to_string()));
+                self.tally.snapshot(active.purpose.reason(), Outcome::Failed);
                 let step = Step {
                     kind: active.purpose.step_kind(),
                     state: "failed",
@@ -690,6 +695,7 @@ impl Collector {
         out: &dyn Outbox,
     ) {
         self.taken += 1;
+        self.tally.snapshot(active.purpose.reason(), Outcome::Written);
         let name = file.name.to_string();
         if let Some(store) = &self.store {
             let cost = Cost { file_bytes: Some(file.meta.file_bytes), ..cost };
@@ -800,6 +806,11 @@ impl Collector {
         refusal: &Refusal,
         out: &dyn Outbox,
     ) {
+        let outcome = match refusal.reason {
+            RefusalReason::Failed => Outcome::Failed,
+            _ => Outcome::Refused,
+        };
+        self.tally.snapshot(purpose.reason(), outcome);
         let id = purpose
             .finding()
             .and_then(|number| self.find(number))
@@ -1160,6 +1171,7 @@ impl Collector {
         out: &dyn Outbox,
     ) {
         self.refused += 1;
+        self.tally.refusal(refusal.reason);
         let mut payload = refusal_json(refusal);
         payload["kind"] = json!(kind);
         payload["finding"] = json!(finding);
@@ -1265,6 +1277,16 @@ impl Collector {
             "fork": self.fork_status(),
             "totals": { "refused": self.refused, "snapshots": self.taken },
         })
+    }
+
+    /// What came of the evidence so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Whether a snapshot is under way.
+    pub fn is_writing(&self) -> bool {
+        self.active.is_some()
     }
 
     /// Changes whenever `to_json` would.

@@ -227,6 +227,11 @@ impl Flight {
         self.path.as_deref()
     }
 
+    /// Records that could not be written.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// For `status()`.
     pub fn to_json(&self) -> Value {
         let timed = self.nanos.get(..(self.samples as usize).min(TIMED)).unwrap_or_default();

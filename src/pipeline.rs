@@ -3,6 +3,7 @@
 //! It decides that a finding opens; what evidence is affordable is `evidence`'s business.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
@@ -30,6 +31,17 @@ const LISTENER_LINES: usize = 10;
 
 /// By how much timers must have risen over their window to explain a live heap that grows.
 const TIMERS_RISEN: f64 = 1.2;
+
+/// Listener lines that a scrape shows of one isolate, those with most listeners; the rest is one sum.
+pub const MAX_LISTENER_TOTALS: usize = 20;
+
+/// Series whose trend is kept, whether they grow or not: all memory that is judged.
+const TRENDS: [SeriesId; 4] =
+    [SeriesId::LiveHeap, SeriesId::ArrayBuffers, SeriesId::External, SeriesId::Native];
+
+/// A trend is taken anew no oftener than 200 times in the window, and at least this often (milliseconds) if there
+/// are new readings. Lower costs CPU of the native thread: 0.1 ms for an isolate.
+const TREND_PACE_MS: u64 = 15_000;
 
 /// A reading of the heap older than this says nothing about native memory now.
 const FRESH_MS: u64 = 10_000;
@@ -158,12 +170,71 @@ impl LimitKind {
 struct Tracked {
     series: Series,
     detector: Option<GrowthDetector>,
+    trend: Option<Trend>,
+    /// When the trend was taken, and how many values the series had then.
+    trend_of: (Millis, u64),
 }
 
 impl Tracked {
-    fn long(id: SeriesId, config: &Config) -> Tracked {
-        Tracked { series: Series::long(), detector: rule(id, config).map(GrowthDetector::new) }
+    fn new(series: Series, id: SeriesId, config: &Config) -> Tracked {
+        let detector = rule(id, config).map(GrowthDetector::new);
+        Tracked { series, detector, trend: None, trend_of: (Millis(0), 0) }
     }
+
+    fn long(id: SeriesId, config: &Config) -> Tracked {
+        Tracked::new(Series::long(), id, config)
+    }
+
+    fn follow(&mut self, now: Millis, since: Millis) {
+        let Some(detector) = &self.detector else { return };
+        let (at, count) = self.trend_of;
+        let pace = (detector.rule().window_ms / 200).min(TREND_PACE_MS);
+        if now.0 < at.0 + pace || self.series.count() == count {
+            return;
+        }
+        self.trend_of = (now, self.series.count());
+        self.trend = detector.trend(now, since, &self.series).map(|evidence| Trend {
+            slope_per_hour: evidence.slope_per_hour,
+            later_slope_per_hour: evidence.later_slope_per_hour,
+            p_value: evidence.p_value,
+            window_ms: evidence.window_ms,
+        });
+    }
+}
+
+/// How a series moves, leak or not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trend {
+    /// Theil-Sen slope, in the unit of the series per hour; below zero if it falls.
+    pub slope_per_hour: f64,
+    /// The same over the later half.
+    pub later_slope_per_hour: f64,
+    /// Mann-Kendall probability of such a rise by chance.
+    pub p_value: f64,
+    /// The window, milliseconds.
+    pub window_ms: u64,
+}
+
+/// Listeners of one event, added by one line, on all emitters of one class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTotal {
+    /// Class of the emitters, or the name they are watched by.
+    pub emitter: String,
+    /// The event.
+    pub event: String,
+    /// `file:line` of the code that adds them, if it is known.
+    pub site: Option<String>,
+    /// Listeners now.
+    pub count: u64,
+}
+
+/// Listeners by emitter, event and line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// Those with most listeners, most first: [`MAX_LISTENER_TOTALS`] at most.
+    pub top: Vec<ListenerTotal>,
+    /// All others that are followed.
+    pub other: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -178,6 +249,7 @@ struct Emitter {
 struct Isolate {
     tracked: HashMap<SeriesId, Tracked>,
     emitters: HashMap<u32, Emitter>,
+    totals: Arc<ListenerTotals>,
     plan: ReadingPlan,
     profile: ProfilePlan,
     heap_limit: Option<f64>,
@@ -199,6 +271,8 @@ pub struct SeriesView {
     pub at: Millis,
     /// Slope and window of the longest rung that grows, if one does.
     pub growing: Option<(f64, u64)>,
+    /// How it moves, of the memory that is judged, once the warm-up is over and there are enough readings.
+    pub trend: Option<Trend>,
 }
 
 /// One isolate as `status()` shows it.
@@ -210,6 +284,10 @@ pub struct IsolateView {
     pub series: Vec<SeriesView>,
     /// Emitters with most listeners.
     pub listeners: Vec<ListenerLine>,
+    /// Listeners by emitter, event and line.
+    pub totals: Arc<ListenerTotals>,
+    /// V8's heap limit, bytes.
+    pub heap_limit: Option<f64>,
     /// The way its live heap is known.
     pub way: Way,
     /// Readings made and lost, CPU they cost (ms).
@@ -283,6 +361,7 @@ impl Pipeline {
             Isolate {
                 tracked,
                 emitters: HashMap::new(),
+                totals: Arc::default(),
                 plan,
                 profile: ProfilePlan::new(&self.config),
                 heap_limit: None,
@@ -434,10 +513,7 @@ impl Pipeline {
                 isolate.emitters.remove(&least);
             }
             let emitter = isolate.emitters.entry(count.key).or_insert_with(|| Emitter {
-                tracked: Tracked {
-                    series: Series::short(),
-                    detector: rule(SeriesId::Listeners, config).map(GrowthDetector::new),
-                },
+                tracked: Tracked::new(Series::short(), SeriesId::Listeners, config),
                 line: ListenerLine {
                     emitter: count.emitter.clone(),
                     event: count.event.clone(),
@@ -459,6 +535,7 @@ impl Pipeline {
         // it may be missing because others have more listeners just now.
         let patience_ms = if counts.len() < LISTENER_ROWS { 0 } else { 60_000 };
         isolate.emitters.retain(|_, emitter| at.0 <= emitter.seen.0 + patience_ms);
+        isolate.totals = Arc::new(listener_totals(isolate.emitters.values().map(|one| &one.line)));
     }
 
     /// A snapshot in this process has ended: it leaves resident memory behind that is not the app's.
@@ -477,6 +554,7 @@ impl Pipeline {
         let mut confirmed = Vec::new();
         if self.warmed {
             self.judge(now, warm, &mut confirmed);
+            self.follow_trends(now, warm);
         }
         // Most telling first: what names a cause before what only weighs.
         confirmed.sort_by_key(|one| tells(one.source.series));
@@ -580,6 +658,13 @@ impl Pipeline {
         self.isolates.get(&id)?.heap_limit
     }
 
+    /// Live-heap readings made of an isolate, and the CPU they cost, milliseconds.
+    pub fn readings_of(&self, id: IsolateId) -> (u64, f64) {
+        let Some(isolate) = self.isolates.get(&id) else { return (0, 0.0) };
+        let (made, _, spent_ms) = isolate.plan.totals();
+        (made, spent_ms)
+    }
+
     /// When an isolate's JS thread was last heard of.
     pub fn heartbeat(&self, id: IsolateId) -> Option<Millis> {
         self.isolates.get(&id).map(|isolate| isolate.heartbeat)
@@ -598,6 +683,8 @@ impl Pipeline {
                 id: *id,
                 series: views(&isolate.tracked),
                 listeners: listener_lines(isolate, LISTENER_LINES),
+                totals: Arc::clone(&isolate.totals),
+                heap_limit: isolate.heap_limit,
                 way: isolate.plan.way(),
                 readings: isolate.plan.totals(),
                 wait: isolate.wait,
@@ -673,6 +760,20 @@ impl Pipeline {
             }
             if let Some(load) = load {
                 isolate.tracked.insert(SeriesId::LoopUtilization, load);
+            }
+        }
+    }
+
+    fn follow_trends(&mut self, now: Millis, warm: Millis) {
+        let disturbed = self.disturbed.max(warm);
+        for series in TRENDS {
+            if let Some(tracked) = self.process.get_mut(&series) {
+                tracked.follow(now, disturbed);
+            }
+            for isolate in self.isolates.values_mut() {
+                if let Some(tracked) = isolate.tracked.get_mut(&series) {
+                    tracked.follow(now, warm);
+                }
             }
         }
     }
@@ -968,6 +1069,30 @@ fn top_emitters(isolate: &Isolate, most: usize) -> Vec<&Emitter> {
     emitters
 }
 
+fn listener_totals<'a>(lines: impl Iterator<Item = &'a ListenerLine>) -> ListenerTotals {
+    let mut by_line: BTreeMap<(&str, &str, Option<String>), u64> = BTreeMap::new();
+    for line in lines {
+        let site = line.site.as_ref().map(ToString::to_string);
+        *by_line.entry((&line.emitter, &line.event, site)).or_default() += line.count;
+    }
+    let mut all: Vec<_> = by_line.into_iter().collect();
+    // Stable: of equal counts the order of names decides, so that the choice does not change by itself.
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let rest = all.split_off(all.len().min(MAX_LISTENER_TOTALS));
+    ListenerTotals {
+        top: all
+            .into_iter()
+            .map(|((emitter, event, site), count)| ListenerTotal {
+                emitter: emitter.to_owned(),
+                event: event.to_owned(),
+                site,
+                count,
+            })
+            .collect(),
+        other: rest.into_iter().map(|(_, count)| count).sum(),
+    }
+}
+
 fn views(tracked: &HashMap<SeriesId, Tracked>) -> Vec<SeriesView> {
     METRICS
         .iter()
@@ -979,7 +1104,7 @@ fn views(tracked: &HashMap<SeriesId, Tracked>) -> Vec<SeriesView> {
                 .as_ref()
                 .and_then(GrowthDetector::suspicion)
                 .map(|evidence| (evidence.slope_per_hour, evidence.window_ms));
-            Some(SeriesView { id: metric.id, last, at, growing })
+            Some(SeriesView { id: metric.id, last, at, growing, trend: one.trend })
         })
         .collect()
 }
@@ -1068,6 +1193,52 @@ mod tests {
             }
         }
         seen
+    }
+
+    #[test]
+    fn the_trend_of_memory_is_shown_after_the_warm_up_whether_it_grows_or_not() {
+        for (per_second, expected) in [(0.01 * MB, 36.0 * MB), (0.0, 0.0)] {
+            let mut pipeline = Pipeline::new(fast(), Millis(0));
+            pipeline.attach(MAIN, Way::Pressure, Millis(0));
+            let live = |s: f64| 20.0 * MB + s * per_second;
+            let trend = |pipeline: &Pipeline| {
+                let views = pipeline.isolate_views();
+                let series = &views[0].series;
+                series.iter().find(|view| view.id == SeriesId::LiveHeap).and_then(|view| view.trend)
+            };
+            drive(&mut pipeline, 0..40, live, |_| 10);
+            assert_eq!(trend(&pipeline), None);
+            drive(&mut pipeline, 40..120, live, |_| 10);
+            let shown = trend(&pipeline).unwrap();
+            assert!((shown.slope_per_hour - expected).abs() < MB, "{shown:?}");
+            assert_eq!(shown.window_ms, 32_000);
+            assert_eq!(shown.p_value < 0.05, per_second > 0.0);
+        }
+    }
+
+    #[test]
+    fn listeners_are_summed_by_line_and_all_but_the_longest_lists_are_one_number() {
+        let line = |emitter: &str, number: u32, count: u64| ListenerLine {
+            emitter: emitter.into(),
+            event: "data".into(),
+            count,
+            per_minute: 0.0,
+            site: Some(Site {
+                function: String::new(),
+                file: "/app/app.js".into(),
+                line: number,
+                column: 1,
+            }),
+        };
+        let mut lines: Vec<_> = (0..30).map(|i| line("Socket", i, 10 + u64::from(i))).collect();
+        lines.extend((0..7).map(|_| line("Pool", 1, 20)));
+        let totals = listener_totals(lines.iter());
+        assert_eq!(totals.top.len(), MAX_LISTENER_TOTALS);
+        let first = &totals.top[0];
+        assert_eq!((first.emitter.as_str(), first.count), ("Pool", 140));
+        assert_eq!(first.site.as_deref(), Some("/app/app.js:1"));
+        assert_eq!(totals.top[19].count, 39 - 18);
+        assert_eq!(totals.other, (10..=20).sum::<u64>());
     }
 
     #[test]

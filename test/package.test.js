@@ -142,7 +142,10 @@ describe('the tarballs', () => {
 
   test('the main package holds no binary and nothing of the tests or sources', () => {
     const foreign = mainTarball.files.filter(
-      (file) => !/^(lib|bin)\/|^(index|register)\.|^[A-Z]+(\.md)?$|^package\.json$/.test(file),
+      (file) =>
+        !/^(lib|bin)\/|^(index|register|prometheus|opentelemetry)\.|^[A-Z]+(\.md)?$|^package\.json$/.test(
+          file,
+        ),
     );
     assert.deepEqual(foreign, []);
     assert.ok(mainTarball.files.includes('lib/load.js'));
@@ -242,6 +245,7 @@ describe('installed into an empty project', () => {
     const directory = await project('typescript', [mainTarball, platformTarball]);
     borrow(directory, '@types/node', '@types/node');
     borrow(directory, 'undici-types', 'undici-types');
+    for (const peer of ['prom-client', '@opentelemetry/api']) borrow(directory, peer, peer);
     for (const file of fs.readdirSync(path.join(ROOT, 'test', 'types'))) {
       fs.copyFileSync(path.join(ROOT, 'test', 'types', file), path.join(directory, file));
     }

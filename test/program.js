@@ -185,7 +185,9 @@ function files(dir, name) {
  */
 function copyPackage(to, { binary = true } = {}) {
   for (const name of fs.readdirSync(ROOT)) {
-    const wanted = /^(index\.js|register\.js|package\.json|lib|bin)$/.test(name);
+    const wanted = /^((index|register|prometheus|opentelemetry)\.js|package\.json|lib|bin)$/.test(
+      name,
+    );
     if (wanted || (binary && /^leakguard\..*\.node$/.test(name))) {
       fs.cpSync(path.join(ROOT, name), path.join(to, name), { recursive: true });
     }

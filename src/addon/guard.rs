@@ -13,6 +13,7 @@ use napi_derive::napi;
 use crate::analyst;
 use crate::config::{Given, OPTIONS, Origin};
 use crate::evidence::fork::{self, Ticket};
+use crate::exposition;
 use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
 use crate::page::Question;
 use crate::probe::uv::Loop;
@@ -227,6 +228,42 @@ pub fn status_page() -> ServedPage {
 #[napi]
 pub fn token_page() -> ServedPage {
     html::token_page().into()
+}
+
+/// A row of the table of metric families.
+#[napi(object)]
+pub struct FamilyRow {
+    /// Prometheus name.
+    pub name: String,
+    /// One line of help.
+    pub help: String,
+    /// `gauge`, `counter`.
+    pub kind: String,
+    /// Names of the labels.
+    pub labels: Vec<String>,
+    /// How values of several processes are made one: `sum`, `max`, `min`.
+    pub merge: String,
+    /// Unit as UCUM has it.
+    pub unit: String,
+    /// OpenTelemetry name, if the family goes there.
+    pub otel: Option<String>,
+}
+
+/// The table of metric families, for prom-client, OpenTelemetry, docs and tests.
+#[napi]
+pub fn metric_families() -> Vec<FamilyRow> {
+    exposition::families()
+        .iter()
+        .map(|family| FamilyRow {
+            name: family.name.clone(),
+            help: family.help.clone(),
+            kind: family.kind.as_str().into(),
+            labels: family.labels.iter().map(|label| (*label).to_owned()).collect(),
+            merge: family.merge.as_str().into(),
+            unit: family.unit.into(),
+            otel: family.otel.clone(),
+        })
+        .collect()
 }
 
 /// The JS thread's side of what lives as long as the environment.
@@ -517,6 +554,18 @@ impl Guard {
     #[napi]
     pub fn status(&self) -> String {
         self.handle.status()
+    }
+
+    /// The Prometheus text of what was published last.
+    #[napi]
+    pub fn metrics(&self) -> String {
+        self.handle.metrics()
+    }
+
+    /// The points of the same, JSON: for each of `metricFamilies()` an array of `[value, label, ...]`.
+    #[napi]
+    pub fn metric_points(&self) -> String {
+        self.handle.metric_points()
     }
 
     /// Applies settings to the running guard and returns what is wrong with them.

@@ -309,6 +309,23 @@ impl GrowthDetector {
         self.rungs.iter().rev().find_map(|rung| rung.rising.as_deref())
     }
 
+    /// How the series moves, leak or not: over its own window, or the longest rung below that which lies after
+    /// `since` and holds enough readings.
+    pub fn trend(&self, now: Millis, since: Millis, series: &Series) -> Option<Evidence> {
+        let (begun, _) = series.first()?;
+        let age = now.0.saturating_sub(begun.0) as f64;
+        self.rungs
+            .iter()
+            .rev()
+            .map(|rung| rung.window_ms)
+            .filter(|&rung| rung <= self.rule.window_ms && now.0 >= since.0 + rung)
+            .filter(|&rung| COVERAGE * rung as f64 <= age)
+            .find_map(|rung| match judge(&self.rule, series, None, rung, now) {
+                Judgement::TooFew { .. } => None,
+                Judgement::Quiet(_, evidence) | Judgement::Growing(evidence) => Some(evidence),
+            })
+    }
+
     /// The shortest window it judges, milliseconds.
     pub fn shortest_ms(&self) -> u64 {
         self.rungs.first().map_or(self.rule.window_ms, |rung| rung.window_ms)
@@ -346,6 +363,39 @@ mod tests {
     /// Noise in -1..1 that is the same on every run.
     fn noise(x: f64) -> f64 {
         ((x * 12.9898).sin() * 43_758.547).fract()
+    }
+
+    #[test]
+    fn a_trend_is_told_of_flat_series_too_over_the_longest_window_there_is() {
+        let config = Config::default();
+        let detector = GrowthDetector::new(rule(SeriesId::LiveHeap, &config).unwrap());
+        let mut series = Series::long();
+        let trend = |series: &Series, minutes: u64| {
+            detector.trend(Millis(minutes * 60_000), Millis(0), series)
+        };
+        for minute in 0..=12 * 60 {
+            series.push(Millis(minute * 60_000), 50.0 * MB + minute as f64 / 60.0 * MB);
+            if minute == 5 {
+                assert!(trend(&series, minute).is_none());
+            }
+            if minute == 60 {
+                let early = trend(&series, minute).unwrap();
+                assert!(early.window_ms <= 3_600_000 && early.window_ms >= 1_800_000);
+                assert!((early.slope_per_hour - MB).abs() < MB / 10.0);
+            }
+        }
+        let late = trend(&series, 12 * 60).unwrap();
+        assert_eq!(late.window_ms, config.window_ms);
+        assert!(late.p_value < 0.001);
+        let since = Millis(11 * 3_600_000);
+        let fresh = detector.trend(Millis(12 * 3_600_000), since, &series).unwrap();
+        assert!(fresh.window_ms <= 3_600_000);
+        let mut flat = Series::long();
+        for minute in 0..=60 {
+            flat.push(Millis(minute * 60_000), 50.0 * MB);
+        }
+        let level = trend(&flat, 60).unwrap();
+        assert_eq!((level.slope_per_hour, level.p_value), (0.0, 1.0));
     }
 
     #[test]

@@ -75,6 +75,24 @@ pub enum SnapshotReason {
     NearLimit,
 }
 
+impl SnapshotReason {
+    /// Every reason, in the order of the variants.
+    pub const ALL: [SnapshotReason; 5] =
+        [Self::Finding, Self::FollowUp, Self::Baseline, Self::OnDemand, Self::NearLimit];
+
+    /// The stable code, as in the files: `follow_up`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Finding => "finding",
+            Self::FollowUp => "follow_up",
+            Self::Baseline => "baseline",
+            Self::OnDemand => "on_demand",
+            Self::NearLimit => "near_limit",
+        }
+    }
+}
+
 /// A snapshot that is asked for.
 #[derive(Clone, Debug)]
 pub struct SnapshotRequest {
@@ -280,6 +298,24 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// Every reason, in the order of the variants.
+    pub const ALL: [RefusalReason; 14] = [
+        Self::Memory,
+        Self::Pause,
+        Self::HeapLimit,
+        Self::DiskQuota,
+        Self::DiskFree,
+        Self::Count,
+        Self::Cooldown,
+        Self::Disabled,
+        Self::Busy,
+        Self::Unavailable,
+        Self::LockBusy,
+        Self::State,
+        Self::ShuttingDown,
+        Self::Failed,
+    ];
+
     /// The stable code: `disk_quota`.
     #[must_use]
     pub fn code(self) -> &'static str {

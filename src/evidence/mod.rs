@@ -23,7 +23,9 @@ pub mod state;
 pub mod store;
 pub mod survey;
 
-pub use budget::{Decision, Figures, Limits, Refusal, RefusalReason, SnapshotRequest};
+pub use budget::{
+    Decision, Figures, Limits, Refusal, RefusalReason, SnapshotReason, SnapshotRequest,
+};
 pub use identity::ProcessIdentity;
 pub use name::{Compression, EvidenceName, Kind, WallMillis};
 pub use sink::{SinkJob, SinkReport};

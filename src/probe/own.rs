@@ -91,10 +91,18 @@ impl Drop for Thread {
 }
 
 /// Calls `f` with the guard's running threads and the CPU time, in nanoseconds, of those that have ended.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(super) fn with_threads<R>(f: impl FnOnce(&[ThreadId], u64) -> R) -> R {
     let threads = THREADS.lock();
     f(&threads, ENDED_CPU_NANOS.load(Relaxed))
+}
+
+/// CPU time of all threads of the guard so far, those that have ended included, nanoseconds; zero where the
+/// platform does not tell.
+pub fn cpu_nanos() -> u64 {
+    with_threads(|threads, ended| {
+        let running = threads.iter().filter_map(|id| super::platform::thread_cpu_nanos(*id));
+        ended + running.sum::<u64>()
+    })
 }
 
 /// Kernel ids of the guard's running threads.

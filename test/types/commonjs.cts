@@ -3,6 +3,12 @@ import events = require('node:events');
 import http = require('node:http');
 
 import leakguard = require('leakguard');
+import opentelemetry = require('leakguard/opentelemetry');
+import prometheus = require('leakguard/prometheus');
+
+// The peers' own types fit by shape; ours do not need them.
+import api = require('@opentelemetry/api');
+import client = require('prom-client');
 
 leakguard.start({ growthRate: '10MB/h', window: '1h', dir: './leakguard', listeners: 'on' });
 leakguard.stop();
@@ -34,3 +40,10 @@ void snapshot();
 
 // @ts-expect-error an option that does not exist
 leakguard.start({ growthRates: '1MB/h' });
+
+console.log(leakguard.metrics() satisfies string);
+prometheus.register();
+prometheus.register(new client.Registry());
+const unregister: () => void = opentelemetry.register({ runtime: false });
+unregister();
+opentelemetry.register({ meterProvider: api.metrics.getMeterProvider() });
