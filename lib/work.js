@@ -14,4 +14,5 @@ module.exports = Object.freeze({
   SNAPSHOT: 1 << 7,
   EVENTS: 1 << 8,
   PROFILE: 1 << 9,
+  ROUTES: 1 << 10,
 });

@@ -24,13 +24,14 @@ use crate::evidence::{
     Compression, EvidenceName, Figures, Kind, Limits, Refusal, RefusalReason, SinkJob, SinkReport,
     SnapshotRequest, Store, StoreOptions, WallMillis,
 };
-use crate::finding::{Finding, Identity, SCHEMA, Step};
+use crate::finding::{Finding, Identity, SCHEMA, Step, routes_words};
 use crate::mailbox::{EventKind, JobWay, ProfileOrder, SnapshotJob};
 use crate::metric::SeriesId;
 use crate::pipeline::{Cause, Draft, Piece};
 use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
+use crate::routes::Explanation;
 use crate::sample::{IsolateId, Millis, ProcessSample};
 use crate::trigger::Source;
 
@@ -456,6 +457,20 @@ impl Collector {
         self.save(finding, out);
         if !known {
             self.tell_profile_refusal(finding, out);
+        }
+    }
+
+    /// New readings tell more about the routes that a finding goes with.
+    pub fn routes(&mut self, finding: u32, explanation: Explanation, out: &dyn Outbox) {
+        let Some(open) = self.find(finding) else { return };
+        let before = open.finding.draft.routes.replace(explanation);
+        let words = open.finding.draft.routes.as_ref().and_then(routes_words);
+        let named = open.finding.draft.routes.as_ref().is_some_and(|of| !of.with.is_empty());
+        let first = before.is_none_or(|of| of.with.is_empty());
+        let id = open.finding.id.clone();
+        self.save(finding, out);
+        if let Some(words) = words.filter(|_| named && first) {
+            out.say(LogLevel::Warn, &format!("{id}: {words}"));
         }
     }
 

@@ -280,6 +280,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "analysis of a new snapshot in a separate low-priority process: `auto` `off`",
     )),
     option("listeners", Kind::Switch, "on", "`off`: EventEmitter is left untouched"),
+    option(
+        "routes",
+        Kind::Switch,
+        "on",
+        "requests are counted by route, to say which route's traffic growth goes with. `off`: nothing is counted",
+    ),
     option("signal", Kind::Signal, "off", "a signal name (`SIGUSR2`): snapshot on demand"),
     option(
         "hook",
@@ -414,6 +420,8 @@ pub struct Config {
     pub profile: bool,
     /// Whether EventEmitter is wrapped.
     pub listeners: bool,
+    /// Whether requests are counted by route.
+    pub routes: bool,
     /// Signal name, for the JS thread to listen to.
     pub signal: Option<String>,
     /// Program and arguments of the hook, `None` for off.
@@ -709,6 +717,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
         profile: value("profile").text() != "off",
         redact: value("redact").text() != "none",
         listeners: value("listeners").flag(),
+        routes: value("routes").flag(),
         signal: value("signal").optional_text(),
         hook: value("hook").optional_text().and_then(|command| crate::hook::split(&command).ok()),
         app: if given("app") { value("app").optional_text() } else { None },

@@ -33,6 +33,8 @@ pub mod work {
     pub const EVENTS: u32 = 1 << 8;
     /// Take the orders of the allocation profile.
     pub const PROFILE: u32 = 1 << 9;
+    /// Report requests by route.
+    pub const ROUTES: u32 = 1 << 10;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::profile::{self, Order, ProfilePlan};
+use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
@@ -31,6 +32,13 @@ const LISTENER_LINES: usize = 10;
 /// By how much timers must have risen over their window to explain a live heap that grows.
 const TIMERS_RISEN: f64 = 1.2;
 
+/// How many windows back routes are compared with growth: more than the verdict needed, since it is the changes of
+/// traffic that tell.
+const ROUTE_WINDOWS: u64 = 4;
+
+/// Findings whose routes are asked for at a time.
+const MAX_QUESTIONS: usize = 8;
+
 /// A reading of the heap older than this says nothing about native memory now.
 const FRESH_MS: u64 = 10_000;
 
@@ -53,6 +61,13 @@ pub enum Action {
     /// Do something about this isolate's allocation profile. Comes before the finding that it belongs to, so that
     /// the reading is under way when the snapshot is asked for.
     Profile(IsolateId, Order),
+    /// Add to a finding what is known by now of the routes it goes with.
+    Routes {
+        /// The finding's number.
+        finding: u32,
+        /// What is known.
+        explanation: Box<Explanation>,
+    },
     /// The warm-up has ended.
     WarmedUp,
 }
@@ -132,6 +147,8 @@ pub struct Draft {
     pub context: Vec<(SeriesId, f64)>,
     /// Milliseconds until the nearest limit is reached at this rate, and that limit in bytes.
     pub limit: Option<(u64, LimitKind, u64)>,
+    /// Which requests the growth goes with, where requests were counted.
+    pub routes: Option<Explanation>,
 }
 
 /// Which limit is nearest.
@@ -186,6 +203,20 @@ struct Isolate {
     heartbeat: Millis,
     memory: Option<(Millis, f64)>,
     wait: Option<Wait>,
+    routes: Routes,
+}
+
+/// Memory of an open finding whose routes are not yet known, or not well.
+#[derive(Clone, Debug)]
+struct Question {
+    finding: u32,
+    isolate: IsolateId,
+    series: SeriesId,
+    from: Millis,
+    until: Millis,
+    /// The last pair that was judged, and what was said.
+    asked: Option<Millis>,
+    said: Option<Explanation>,
 }
 
 /// Series of one owner as `status()` shows them.
@@ -218,6 +249,8 @@ pub struct IsolateView {
     pub wait: Option<Wait>,
     /// When its JS thread was last heard of.
     pub heartbeat: Millis,
+    /// Its requests; `None` where none are counted.
+    pub traffic: Option<TrafficView>,
 }
 
 /// The state of all judging.
@@ -233,6 +266,7 @@ pub struct Pipeline {
     warmed: bool,
     /// When the guard itself last disturbed the process' memory: what came before is not compared with after.
     disturbed: Millis,
+    questions: Vec<Question>,
 }
 
 impl Pipeline {
@@ -253,6 +287,7 @@ impl Pipeline {
             last_process: ProcessSample::default(),
             warmed: false,
             disturbed: now,
+            questions: Vec::new(),
         }
     }
 
@@ -276,6 +311,7 @@ impl Pipeline {
                 heartbeat: now,
                 memory: None,
                 wait: None,
+                routes: Routes::default(),
             },
         );
     }
@@ -393,6 +429,12 @@ impl Pipeline {
         }
     }
 
+    /// Requests of an isolate were counted. Right after a major GC they belong to its readings.
+    pub fn on_routes(&mut self, id: IsolateId, at: Millis, counts: &RouteCounts) {
+        let Some(Isolate { routes, tracked, .. }) = self.isolates.get_mut(&id) else { return };
+        routes.on_counts(at, counts, |series| tracked.get(&series)?.series.last());
+    }
+
     /// A reading that was asked for cannot be made.
     pub fn live_heap_unavailable(&mut self, id: IsolateId) {
         if let Some(isolate) = self.isolates.get_mut(&id) {
@@ -469,19 +511,94 @@ impl Pipeline {
         for decision in self.trigger.step(now, confirmed) {
             match decision {
                 Decision::Open { finding, confirmed } => {
-                    actions.push(Action::Open(Box::new(self.draft(finding, now, confirmed))));
+                    let mut draft = self.draft(finding, now, confirmed);
+                    draft.routes = self.ask_for_routes(finding, now, warm, &draft.pieces);
+                    actions.push(Action::Open(Box::new(draft)));
                 }
                 Decision::Join { finding, confirmed } => {
                     let cause = self.cause(&confirmed.source);
                     let piece =
                         Box::new(self.piece(now, confirmed.source, confirmed.evidence, true));
+                    let pieces = std::slice::from_ref(&*piece);
+                    let routes = self.ask_for_routes(finding, now, warm, pieces).map(Box::new);
                     actions.push(Action::Join { finding, piece, cause });
+                    if let Some(explanation) = routes {
+                        actions.push(Action::Routes { finding, explanation });
+                    }
                 }
             }
         }
+        self.answer_for_routes(now, &mut actions);
         self.plan_profiles(now, &mut actions);
         self.plan_readings(now, &mut actions);
         actions
+    }
+
+    /// What is known of the routes that a finding's growth goes with. It is asked for again with each reading of
+    /// the next two windows: a finding comes early, and it is the changes of traffic that tell.
+    fn ask_for_routes(
+        &mut self,
+        finding: u32,
+        now: Millis,
+        warm: Millis,
+        pieces: &[Piece],
+    ) -> Option<Explanation> {
+        if self.questions.iter().any(|question| question.finding == finding) {
+            return None;
+        }
+        let known = pieces.iter().filter(|piece| Routes::knows(piece.source.series));
+        let piece = known.max_by(|a, b| {
+            let weight = |piece: &Piece| (piece.confirmed, piece.evidence.slope_per_hour);
+            weight(a).partial_cmp(&weight(b)).unwrap_or(std::cmp::Ordering::Equal)
+        })?;
+        let window_ms = piece.evidence.window_ms;
+        // What began to rise late had not risen with any request before.
+        let began = if piece.from_start { warm } else { piece.since.max(warm) };
+        let mut question = Question {
+            finding,
+            isolate: piece.source.isolate?,
+            series: piece.source.series,
+            from: began.max(Millis(now.0.saturating_sub(ROUTE_WINDOWS * window_ms))),
+            until: Millis(now.0 + 2 * window_ms),
+            asked: None,
+            said: None,
+        };
+        let answer = self.answer(&mut question);
+        if self.questions.len() >= MAX_QUESTIONS {
+            self.questions.remove(0);
+        }
+        self.questions.push(question);
+        answer
+    }
+
+    /// Adds what new readings tell about the routes of open findings.
+    fn answer_for_routes(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let mut questions = std::mem::take(&mut self.questions);
+        questions.retain_mut(|question| {
+            if let Some(answer) = self.answer(question) {
+                actions.push(Action::Routes {
+                    finding: question.finding,
+                    explanation: Box::new(answer),
+                });
+            }
+            now < question.until
+        });
+        self.questions = questions;
+    }
+
+    /// The answer by the readings there are, if it says more than the one before.
+    fn answer(&self, question: &mut Question) -> Option<Explanation> {
+        let counted = &self.isolates.get(&question.isolate)?.routes;
+        let pair = counted.last_pair()?;
+        if question.asked.replace(pair) == Some(pair) {
+            return None;
+        }
+        let answer = counted.explain(question.series, question.from)?;
+        let better = question.said.as_ref().is_none_or(|said| routes::says_more(&answer, said));
+        better.then(|| {
+            question.said = Some(answer.clone());
+            answer
+        })
     }
 
     /// Whether a series of the finding's source still grows: the question before a follow-up snapshot.
@@ -588,6 +705,7 @@ impl Pipeline {
                 readings: isolate.plan.totals(),
                 wait: isolate.wait,
                 heartbeat: isolate.heartbeat,
+                traffic: isolate.routes.view(),
             })
             .collect()
     }
@@ -741,6 +859,7 @@ impl Pipeline {
                 .chain(state.map(|state| views(&state.tracked)).unwrap_or_default())
                 .map(|view| (view.id, view.last))
                 .collect(),
+            routes: None,
         }
     }
 

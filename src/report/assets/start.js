@@ -75,6 +75,47 @@ function listenerTable(listeners) {
   });
 }
 
+/** @param {any} routes as a finding has them */
+function routeTable(routes) {
+  const list = (/** @type {any} */ some) => (Array.isArray(some) ? some : []);
+  const named = new Map(list(routes?.with).map((one) => [one?.route, one]));
+  const others = list(routes?.traffic).filter((one) => !named.has(one?.route));
+  return table({
+    label: 'routes',
+    rows: [...named.values(), ...others],
+    columns: [
+      {
+        title: 'Route',
+        word: true,
+        value: ({ route }) => route ?? '',
+        cell: ({ route }) => el('code', null, route ?? ''),
+      },
+      {
+        title: 'Requests',
+        value: ({ requests }) => requests ?? 0,
+        cell: ({ requests }) => grouped(requests ?? 0),
+      },
+      {
+        title: 'Per second',
+        value: ({ requestsPerSecond }) => requestsPerSecond ?? 0,
+        cell: ({ requestsPerSecond }) => measure(requestsPerSecond ?? 0, 'count'),
+      },
+      {
+        title: 'Growth per request',
+        value: ({ bytesPerRequest }) => bytesPerRequest ?? 0,
+        cell: ({ bytesPerRequest }) =>
+          bytesPerRequest === undefined ? '' : measure(bytesPerRequest, 'bytes'),
+      },
+      {
+        title: 'r',
+        minor: true,
+        value: ({ r }) => r ?? 0,
+        cell: ({ r }) => (r === undefined ? '' : Number(r).toFixed(2)),
+      },
+    ],
+  });
+}
+
 /**
  * Reads the model and builds the page of its kind.
  * @param {Record<string, (model: any) => Child[]>} pages by kind
