@@ -41,8 +41,8 @@ const rows = new Map();
  * Where a route object can be reached, and its row by method there.
  *
  * @typedef {object} Mount
- * @property {string | null} base the mount, if it has no parameters
- * @property {RegExp | null} bases what matches the mount, if it has
+ * @property {string} base the mount of the first request
+ * @property {RegExp | null} bases what matches every mount of the pattern, if that has parameters
  * @property {string} pattern
  * @property {Map<string, number>} rows
  *
@@ -123,15 +123,11 @@ function mountOf(of, route, request, base) {
   );
   if (found !== undefined) return found;
   if (of.mounts.length >= MAX_MOUNTS) return null;
-  const pattern = base === '' ? '' : patternOf(route, request, base);
-  /** @type {Mount} */
-  const mount = { base, bases: null, pattern, rows: new Map() };
-  if (pattern !== base) {
-    const expression = expressionOf(pattern);
-    // A pattern of a kind not known here stands for every other mount of the route.
-    mount.bases = expression.test(base) ? expression : /^/;
-    mount.base = null;
-  }
+  const pattern = patternOf(route, request, base);
+  const expression = expressionOf(pattern);
+  // A pattern that is not understood stands for this one mount.
+  const bases = pattern !== base && expression.test(base) ? expression : null;
+  const mount = { base, bases, pattern, rows: new Map() };
   of.mounts.push(mount);
   return mount;
 }
@@ -146,7 +142,7 @@ function mountOf(of, route, request, base) {
  */
 function patternOf(route, request, base) {
   const { app } = request;
-  if (app === undefined || app === null) return '/*';
+  if (app === undefined || app === null) return base === '' ? '' : '/*';
   let outer = '';
   let rest = base;
   if (app.parent) {
@@ -345,4 +341,4 @@ function report(native, afterGc) {
   told = names.length;
 }
 
-module.exports = { install, uninstall, report };
+module.exports = { install, names, report, uninstall };

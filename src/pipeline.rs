@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::profile::{self, Order, ProfilePlan};
-use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
+use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
 };

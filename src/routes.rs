@@ -27,7 +27,7 @@ const SERIES: [SeriesId; 3] = [SeriesId::LiveHeap, SeriesId::ArrayBuffers, Serie
 const TOGETHER_MS: u64 = 2_000;
 
 /// Readings from which on routes are weighed.
-const MIN_READINGS: usize = 8;
+const MIN_READINGS: usize = 10;
 
 /// Requests that a route must have had: fewer bend at one or two readings only.
 const MIN_REQUESTS: f64 = 3.0;
@@ -170,7 +170,8 @@ pub struct Explanation {
 /// Whether an answer is worth writing beside the one before: it names routes, or others than before. One that
 /// names nothing never takes the place of one that does.
 pub fn says_more(answer: &Explanation, before: &Explanation) -> bool {
-    let named = |of: &Explanation| of.with.iter().map(|of| of.traffic.route.clone()).collect::<Vec<_>>();
+    let named =
+        |of: &Explanation| of.with.iter().map(|of| of.traffic.route.clone()).collect::<Vec<_>>();
     match answer.verdict {
         Verdict::Undecided => false,
         verdict => verdict != before.verdict || named(answer) != named(before),
@@ -352,7 +353,8 @@ fn columns(pairs: &[&Pair], rows: usize, requests: f64) -> Vec<(Candidate, Vec<f
         vec![(Candidate::Time, pairs.iter().map(|pair| (pair.at.0 - first.at.0) as f64).collect())];
     let mut nearly_all = false;
     for row in 0..rows {
-        let column: Vec<f64> = pairs.iter().map(|pair| pair.count(row) - first.count(row)).collect();
+        let column: Vec<f64> =
+            pairs.iter().map(|pair| pair.count(row) - first.count(row)).collect();
         for (sum, count) in all.iter_mut().zip(&column) {
             *sum += count;
         }
@@ -492,13 +494,17 @@ impl Scales<'_> {
     /// over goes on in one direction from reading to reading, the next tells less than a whole one.
     ///
     /// Source of the effective number: G. V. Bayley and J. M. Hammersley, "The 'effective' number of independent
-    /// observations in an autocorrelated time series", JRSS Suppl. 8 (1946), for first-order correlation.
+    /// observations in an autocorrelated time series", JRSS Suppl. 8 (1946), for first-order correlation; the
+    /// correction is that of F. H. C. Marriott and J. A. Pope, Biometrika 41 (1954), for a line in place of a mean.
     fn strength(&self, choice: &Choice) -> f64 {
         let left = self.left_over(&choice.chosen, &choice.fit.slopes);
         let squares: f64 = left.iter().map(|e| e * e).sum();
         let products: f64 = left.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        let rho = if squares > 0.0 { (products / squares).clamp(0.0, 0.9) } else { 0.0 };
-        let effective = self.y.len() as f64 * (1.0 - rho) / (1.0 + rho);
+        let n = self.y.len() as f64;
+        let seen = if squares > 0.0 { products / squares } else { 0.0 };
+        // What is left over beside a line looks less correlated than it is, by (2 + 4 rho) / n.
+        let rho = ((seen + 2.0 / n) / (1.0 - 4.0 / n)).clamp(0.0, 0.95);
+        let effective = n * (1.0 - rho) / (1.0 + rho);
         ((effective - choice.chosen.len() as f64 - 1.0) / 2.0).max(0.5)
     }
 
@@ -512,7 +518,7 @@ impl Scales<'_> {
                 let mut chosen = choice.chosen.clone();
                 chosen[place] = at;
                 let fit = self.fit(&chosen)?;
-                let weight = (strength * (choice.fit.left / fit.left).ln()).exp();
+                let weight = self.prior(at) * (strength * (choice.fit.left / fit.left).ln()).exp();
                 Some(Substitute { at, weight, slope: fit.slopes[place] })
             })
             .collect();
@@ -522,6 +528,15 @@ impl Scales<'_> {
         }
         found.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         found
+    }
+
+    /// How likely a candidate is before anything was read: one route, all requests and time are equally likely,
+    /// and so is each of the routes. Otherwise one of many routes would look right by chance.
+    fn prior(&self, at: usize) -> f64 {
+        match self.columns[at].0 {
+            Candidate::Time | Candidate::Traffic => self.columns.len() as f64,
+            Candidate::Route(_) => 1.0,
+        }
     }
 
     /// A route in one of the places; `None` if it is no route.
@@ -684,9 +699,7 @@ mod tests {
             let heap = 20e6 + growth((reading * 4) as f64, &counts) + NOISE * random.normal();
             let reported =
                 RouteCounts { names: Arc::clone(&names), counts: counts.clone(), after_gc: true };
-            routes.on_counts(at, &reported, |id| {
-                (id == SeriesId::LiveHeap).then_some((at, heap))
-            });
+            routes.on_counts(at, &reported, |id| (id == SeriesId::LiveHeap).then_some((at, heap)));
             let common = random.normal();
             for (route, mood) in moods.iter_mut().enumerate() {
                 *mood = match pattern {
@@ -711,7 +724,7 @@ mod tests {
     fn a_leak_on_one_route_of_twelve_is_named_in_ten_of_ten_runs() {
         for seed in 1..=10 {
             let leaking = seed as usize % ROUTES;
-            let of = explained(&played(seed, 14, Pattern::Wandering, |_, counts| {
+            let of = explained(&played(seed, 20, Pattern::Wandering, |_, counts| {
                 14_000.0 * counts[FIRST_ROUTE + leaking]
             }));
             assert_eq!(of.verdict, Verdict::Routes, "seed {seed}: {of:?}");
@@ -776,7 +789,7 @@ mod tests {
     fn growth_with_time_names_no_route() {
         for pattern in [Pattern::Wandering, Pattern::Together, Pattern::Steady] {
             for seed in 1..=30 {
-                for readings in [8, 12, 30] {
+                for readings in [10, 14, 30] {
                     let of = explained(&played(seed, readings, pattern, |s, _| 70_000.0 * s));
                     assert!(of.with.is_empty(), "seed {seed}: {of:?}");
                     assert_ne!(of.verdict, Verdict::Traffic, "seed {seed}: {of:?}");

@@ -56,9 +56,6 @@ const MAX_EARLY_EVENTS: usize = 16;
 const SLOWEST_PACE_MS: u64 = 60_000;
 const LISTENER_PACE_MS: u64 = 2_000;
 
-/// Pace of request counts for `status()`. Those that are compared with growth come with the reading of the heap.
-const ROUTE_PACE_MS: u64 = 5_000;
-
 /// Counting timers may cost this share of the JS thread.
 const TIMER_SHARE: f64 = 0.0005;
 
@@ -959,7 +956,8 @@ impl Sampler {
                 bits |= work::LISTENERS;
             }
             if self.config.routes && now >= guarded.next_routes {
-                guarded.next_routes = Millis(now.0 + ROUTE_PACE_MS.max(self.config.interval_ms));
+                // Those that are compared with growth come with the reading of the heap.
+                guarded.next_routes = Millis(now.0 + listener_pace);
                 bits |= work::ROUTES;
             }
             let silent = self

@@ -289,8 +289,13 @@ impl Guard {
         };
         handle.epilogue(epilogue);
         let uv = env.get_uv_event_loop().ok().and_then(|uv| uv_loop(uv.cast()));
-        let local =
-            Rc::new(RefCell::new(Local { gc, uv, handle: Some(handle.clone()), ticket: None, routes: Arc::default() }));
+        let local = Rc::new(RefCell::new(Local {
+            gc,
+            uv,
+            handle: Some(handle.clone()),
+            ticket: None,
+            routes: Arc::default(),
+        }));
         // The isolate still lives in the hook, and no longer after it.
         let main_thread = environment.thread_id == 0;
         env.add_env_cleanup_hook(Rc::clone(&local), move |local| {
