@@ -694,6 +694,76 @@ mod tests {
         assert!(!say(&finding).contains("allocated"), "{}", say(&finding));
     }
 
+    fn explanation(verdict: Verdict, routes: &[&str]) -> Explanation {
+        let traffic =
+            |route: &str| Traffic { route: route.to_owned(), requests: 312.0, per_second: 5.2 };
+        Explanation {
+            series: SeriesId::LiveHeap,
+            readings: 14,
+            over_ms: 60_000,
+            requests: 3600.0,
+            per_second: 60.0,
+            bytes_per_request: (verdict != Verdict::Time).then_some(412.3),
+            verdict,
+            with: routes
+                .iter()
+                .map(|route| Share {
+                    traffic: traffic(route),
+                    bytes_per_request: 14_336.0,
+                    share: 0.3,
+                    r: 0.974,
+                    certainty: 0.999,
+                })
+                .collect(),
+            traffic: vec![traffic("GET /")],
+        }
+    }
+
+    #[test]
+    fn routes_are_named_in_words_that_claim_what_is_known() {
+        for (verdict, routes, words) in [
+            (
+                Verdict::Routes,
+                &["GET /users/:id"][..],
+                "about 412 bytes a request; it goes with GET /users/:id (14.0 KB for each of its 5.2 requests/s, r 0.97)",
+            ),
+            (
+                Verdict::Routes,
+                &["GET /a", "GET /b"],
+                "about 412 bytes a request; it goes with GET /a (14.0 KB for each of its 5.2 requests/s, r 0.97) \
+                 and, for 30 %, with GET /b (r 0.97)",
+            ),
+            (
+                Verdict::OneOf,
+                &["GET /a", "GET /b"],
+                "about 412 bytes a request; it goes with GET /a or GET /b, whose traffic does not tell them apart",
+            ),
+            (Verdict::Traffic, &[], "about 412 bytes a request; it goes with all requests alike"),
+            (Verdict::Time, &[], "it goes on whatever the traffic"),
+            (Verdict::Undecided, &[], "about 412 bytes a request"),
+        ] {
+            let said = routes_words(&explanation(verdict, routes));
+            assert_eq!(said.as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn the_sentence_and_the_json_have_the_routes_after_the_growth() {
+        let heap = piece(SeriesId::LiveHeap, 11.8 * MB, 20.0 * MB, 26.3 * MB);
+        let mut finding = finding(Cause::Memory { series: SeriesId::LiveHeap }, vec![heap]);
+        finding.draft.routes = Some(explanation(Verdict::Routes, &["GET /users/:id"]));
+        let sentence = say(&finding);
+        assert!(
+            sentence.contains("within 32 min); about 412 bytes a request; it goes"),
+            "{sentence}"
+        );
+        let value = finding.to_json(&Identity::default(), &Config::default(), &|_| "T".into());
+        assert_eq!(value["routes"]["verdict"], "routes");
+        assert_eq!(value["routes"]["with"][0]["route"], "GET /users/:id");
+        assert_eq!(value["routes"]["with"][0]["bytesPerRequest"], 14_336.0);
+        assert_eq!(value["routes"]["traffic"][0]["requestsPerSecond"], 5.2);
+    }
+
     #[test]
     fn durations_have_two_units_at_most() {
         for (ms, words) in [

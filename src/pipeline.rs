@@ -1287,4 +1287,49 @@ mod tests {
             Pipeline::isolate_capacity_bytes()
         );
     }
+
+    /// Requests of three routes by second `s`: the first two take turns, the third is steady.
+    fn turns(s: f64) -> [f64; 3] {
+        let first: f64 =
+            (0..s as u64).map(|second| if second / 14 % 2 == 0 { 12.0 } else { 2.0 }).sum();
+        [first, 14.0 * s.floor() - first, 9.0 * s.floor()]
+    }
+
+    #[test]
+    fn a_finding_learns_the_route_it_goes_with_and_says_so_once() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let names = ["(unfinished)", "(other)", "GET /a", "GET /b", "GET /c"];
+        let names = std::sync::Arc::new(names.map(String::from).to_vec());
+        let (mut opened, mut said) = (None, Vec::new());
+        for second in 0..200 {
+            let live = |s: f64| 20.0 * MB + 10_000.0 * turns(s)[0];
+            for (_, action) in drive(&mut pipeline, second..second + 1, live, |_| 0) {
+                match action {
+                    Action::Open(draft) => {
+                        said.extend(draft.routes.clone());
+                        opened = Some(second);
+                    }
+                    Action::Routes { explanation, .. } => said.push(*explanation),
+                    _ => {}
+                }
+            }
+            let now = Millis(second * 1000);
+            if pipeline.last(MAIN, SeriesId::LiveHeap).is_some_and(|(at, _)| at == now) {
+                let [a, b, c] = turns(second as f64);
+                let counts = RouteCounts {
+                    names: std::sync::Arc::clone(&names),
+                    counts: vec![0.0, 0.0, a, b, c],
+                    after_gc: true,
+                };
+                pipeline.on_routes(MAIN, now, &counts);
+            }
+        }
+        assert!(opened.is_some());
+        let named: Vec<&Explanation> = said.iter().filter(|of| !of.with.is_empty()).collect();
+        assert_eq!(named.len(), 1, "{said:?}");
+        assert_eq!(named[0].with[0].traffic.route, "GET /a");
+        assert!((named[0].with[0].bytes_per_request - 10_000.0).abs() < 500.0, "{named:?}");
+        assert!(pipeline.isolate_views()[0].traffic.as_ref().is_some_and(|of| of.routes == 3));
+    }
 }
