@@ -208,7 +208,9 @@ test('off, nothing is subscribed to; on and off again leaves nothing behind', as
     ${body}`;
   const off = await ask(
     t,
-    source(`process.stdout.write(JSON.stringify([has(), leakguard.status().settings.routes.value]));`),
+    source(
+      `process.stdout.write(JSON.stringify([has(), leakguard.status().settings.routes.value]));`,
+    ),
     { env: { LEAKGUARD_ROUTES: 'off' } },
   );
   assert.deepEqual(off.report, [[false, false], 'off']);
@@ -256,4 +258,3 @@ test('a worker counts its own requests', async (t) => {
     [[], ['GET /in/:worker']],
   );
 });
-

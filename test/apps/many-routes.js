@@ -31,7 +31,11 @@ const ROUTES = [
  * @returns {import('./index.js').Load}
  */
 function load(leaking, rps) {
-  const routes = ROUTES.map(({ path, method }, index) => ({ path, method, leak: index === leaking }));
+  const routes = ROUTES.map(({ path, method }, index) => ({
+    path,
+    method,
+    leak: index === leaking,
+  }));
   return { rps, wander: 6, routes };
 }
 
