@@ -53,6 +53,8 @@ declare namespace leakguard {
     analyze?: 'auto' | 'off';
     /** `off`: EventEmitter is left untouched. Accepted: on or off. Default: `on`. */
     listeners?: boolean | 'on' | 'off';
+    /** Requests are counted by route, to say which route's traffic growth goes with. `off`: nothing is counted. Accepted: on or off. Default: `on`. */
+    routes?: boolean | 'on' | 'off';
     /** A signal name (`SIGUSR2`): snapshot on demand. Accepted: a signal name like SIGUSR2, or off. Default: `off`. */
     signal?: string;
     /** Command run, without a shell, for each new evidence file. Accepted: a program and its arguments separated by blanks, double quotes around blanks, or off. Default: `off`. */

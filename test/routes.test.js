@@ -41,7 +41,7 @@ const asking = (setUp, body) => `
       response.on('end', () => resolve(response.statusCode));
       response.on('error', () => resolve('cut'));
     });
-    request.on('error', () => resolve('failed'));
+    request.on('error', () => resolve('cut'));
     request.end();
   });
   const done = (value) => {
