@@ -77,9 +77,12 @@ function listenerTable(listeners) {
 
 /** @param {any} routes as a finding has them */
 function routeTable(routes) {
-  const list = (/** @type {any} */ some) => (Array.isArray(some) ? some : []);
-  const named = new Map(list(routes?.with).map((one) => [one?.route, one]));
-  const others = list(routes?.traffic).filter((one) => !named.has(one?.route));
+  const list = (/** @type {any} */ some) =>
+    Array.isArray(some) ? some.filter((one) => one !== null && typeof one === 'object') : [];
+  // Anybody may have written the file.
+  const number = (/** @type {any} */ value) => Number(value) || 0;
+  const named = new Map(list(routes?.with).map((one) => [one.route, one]));
+  const others = list(routes?.traffic).filter((one) => !named.has(one.route));
   return table({
     label: 'routes',
     rows: [...named.values(), ...others],
@@ -87,30 +90,30 @@ function routeTable(routes) {
       {
         title: 'Route',
         word: true,
-        value: ({ route }) => route ?? '',
-        cell: ({ route }) => el('code', null, route ?? ''),
+        value: ({ route }) => String(route),
+        cell: ({ route }) => el('code', null, String(route)),
       },
       {
         title: 'Requests',
-        value: ({ requests }) => requests ?? 0,
-        cell: ({ requests }) => grouped(requests ?? 0),
+        value: ({ requests }) => number(requests),
+        cell: ({ requests }) => grouped(number(requests)),
       },
       {
         title: 'Per second',
-        value: ({ requestsPerSecond }) => requestsPerSecond ?? 0,
-        cell: ({ requestsPerSecond }) => measure(requestsPerSecond ?? 0, 'count'),
+        value: ({ requestsPerSecond }) => number(requestsPerSecond),
+        cell: ({ requestsPerSecond }) => measure(number(requestsPerSecond), 'count'),
       },
       {
         title: 'Growth per request',
-        value: ({ bytesPerRequest }) => bytesPerRequest ?? 0,
+        value: ({ bytesPerRequest }) => number(bytesPerRequest),
         cell: ({ bytesPerRequest }) =>
-          bytesPerRequest === undefined ? '' : measure(bytesPerRequest, 'bytes'),
+          bytesPerRequest === undefined ? '' : measure(number(bytesPerRequest), 'bytes'),
       },
       {
         title: 'r',
         minor: true,
-        value: ({ r }) => r ?? 0,
-        cell: ({ r }) => (r === undefined ? '' : Number(r).toFixed(2)),
+        value: ({ r }) => number(r),
+        cell: ({ r }) => (r === undefined ? '' : number(r).toFixed(2)),
       },
     ],
   });
