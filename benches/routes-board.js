@@ -20,8 +20,8 @@ const RUNS = 10;
 const RPS = 60;
 /** A finding that is not there by then is missing. */
 const FINDING_MS = 150_000;
-/** How long a finding may go on learning from new readings: two windows, and the way to the disk. */
-const LEARNING_MS = 2 * 32_000 + 5_000;
+/** How long a finding may go on learning from new readings: four windows, and the way to the disk. */
+const LEARNING_MS = 4 * 32_000 + 5_000;
 
 /**
  * @typedef {object} Named what a finding says of routes
@@ -194,7 +194,7 @@ the other Express each run. Settings: ${Object.entries(FAST_SETTINGS)
     .filter(([name]) => name !== 'LEAKGUARD_SNAPSHOT')
     .map(([name, value]) => `\`${name}=${value}\``)
     .join(' ')}.
-A finding comes as soon as growth is certain; for two windows it then learns from new readings. Bytes reported are of the
+A finding comes as soon as growth is certain; for four windows it then learns from new readings. Bytes reported are of the
 live heap and hold the slots and promises that come with what the route was told to keep.
 
 **The leaking route is named first in ${right('opened')} of ${rows.length} findings when they come, in ${right('learnt')} of ${rows.length} in the

@@ -32,8 +32,8 @@ const LISTENER_LINES: usize = 10;
 /// By how much timers must have risen over their window to explain a live heap that grows.
 const TIMERS_RISEN: f64 = 1.2;
 
-/// How many windows back routes are compared with growth: more than the verdict needed, since it is the changes of
-/// traffic that tell.
+/// How many windows back routes are compared with growth, and for how many more they are: more than the verdict needed,
+/// since it is the changes of traffic that tell.
 const ROUTE_WINDOWS: u64 = 4;
 
 /// Findings whose routes are asked for at a time.
@@ -535,7 +535,7 @@ impl Pipeline {
     }
 
     /// What is known of the routes that a finding's growth goes with. It is asked for again with each reading of
-    /// the next two windows: a finding comes early, and it is the changes of traffic that tell.
+    /// the next four windows: a finding comes early, and it is the changes of traffic that tell.
     fn ask_for_routes(
         &mut self,
         finding: u32,
@@ -559,7 +559,7 @@ impl Pipeline {
             isolate: piece.source.isolate?,
             series: piece.source.series,
             from: began.max(Millis(now.0.saturating_sub(ROUTE_WINDOWS * window_ms))),
-            until: Millis(now.0 + 2 * window_ms),
+            until: Millis(now.0 + ROUTE_WINDOWS * window_ms),
             asked: None,
             said: None,
         };

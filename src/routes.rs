@@ -41,6 +41,9 @@ const CERTAIN: f64 = 0.9;
 /// Least correlation of a route that is named, both sides freed of their straight line over time.
 const LEAST_R: f64 = 0.5;
 
+/// Standard deviations by which the correlation of steps must differ from none: one chance in 200.
+const STEPS_Z: f64 = 2.58;
+
 /// Share of the explained growth from which on a second route is worth naming.
 const LEAST_SHARE: f64 = 0.1;
 
@@ -271,11 +274,20 @@ impl Routes {
             return None;
         }
         let seconds = over_ms as f64 / 1000.0;
-        let columns = columns(&pairs, rows, requests);
-        let y = centred(y);
-        let scales = Scales { y: &y, columns: &columns };
+        let columns = |pairs: &[&Pair]| columns(pairs, rows, requests);
+        let (whole, heap) = (columns(&pairs), centred(y.clone()));
+        let scales = Scales { y: &heap, columns: &whole };
         let per_ms = scales.fit(&[0]).map_or(0.0, |line| line.slopes[0]);
-        let (verdict, guilty) = scales.weigh();
+        let (mut verdict, mut guilty) = scales.weigh();
+        if let Some(lead) = guilty.first().map(|of| of.row) {
+            // Whom one reading alone accuses is not accused.
+            let fewer = pairs.len() - 1;
+            let (columns, heap) = (columns(&pairs[..fewer]), centred(y[..fewer].to_vec()));
+            let (_, before) = Scales { y: &heap, columns: &columns }.weigh();
+            if before.iter().all(|of| of.row != lead) {
+                (verdict, guilty) = (Verdict::Undecided, Vec::new());
+            }
+        }
         let with = guilty
             .into_iter()
             .map(|of| Share {
@@ -494,17 +506,13 @@ impl Scales<'_> {
     /// over goes on in one direction from reading to reading, the next tells less than a whole one.
     ///
     /// Source of the effective number: G. V. Bayley and J. M. Hammersley, "The 'effective' number of independent
-    /// observations in an autocorrelated time series", JRSS Suppl. 8 (1946), for first-order correlation; the
-    /// correction is that of F. H. C. Marriott and J. A. Pope, Biometrika 41 (1954), for a line in place of a mean.
+    /// observations in an autocorrelated time series", JRSS Suppl. 8 (1946), for first-order correlation.
     fn strength(&self, choice: &Choice) -> f64 {
         let left = self.left_over(&choice.chosen, &choice.fit.slopes);
         let squares: f64 = left.iter().map(|e| e * e).sum();
         let products: f64 = left.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        let n = self.y.len() as f64;
-        let seen = if squares > 0.0 { products / squares } else { 0.0 };
-        // What is left over beside a line looks less correlated than it is, by (2 + 4 rho) / n.
-        let rho = ((seen + 2.0 / n) / (1.0 - 4.0 / n)).clamp(0.0, 0.95);
-        let effective = n * (1.0 - rho) / (1.0 + rho);
+        let rho = if squares > 0.0 { (products / squares).clamp(0.0, 0.95) } else { 0.0 };
+        let effective = self.y.len() as f64 * (1.0 - rho) / (1.0 + rho);
         ((effective - choice.chosen.len() as f64 - 1.0) / 2.0).max(0.5)
     }
 
@@ -550,15 +558,17 @@ impl Scales<'_> {
                 slopes.push(choice.fit.slopes[other]);
             }
         }
+        let growth = off_line(&self.left_over(&others, &slopes), &self.columns[0].1);
+        let requests = off_line(column, &self.columns[0].1);
+        if !rises_with(&growth, &requests) {
+            return None;
+        }
         let explained = choice.explained(self.columns);
         Some(Guilty {
             row: *row,
             slope: one.slope,
             share: explained[place] / explained.iter().sum::<f64>(),
-            r: correlation(
-                &off_line(&self.left_over(&others, &slopes), &self.columns[0].1),
-                &off_line(column, &self.columns[0].1),
-            ),
+            r: correlation(&growth, &requests),
             certainty: one.weight,
         })
     }
@@ -626,6 +636,17 @@ fn off_line(values: &[f64], time: &[f64]) -> Vec<f64> {
         _ => 0.0,
     };
     values.iter().zip(time).map(|(value, time)| value - slope * time).collect()
+}
+
+/// Whether growth from reading to reading goes with the requests between them. A heap that wanders by itself and a
+/// count that wanders by itself often bend alike over a while; their steps do not. Fisher's z of the correlation
+/// of steps, one-sided.
+fn rises_with(growth: &[f64], requests: &[f64]) -> bool {
+    let steps =
+        |values: &[f64]| values.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>();
+    let (growth, requests) = (steps(growth), steps(requests));
+    let r = correlation(&growth, &requests).clamp(-0.999_999, 0.999_999);
+    r.atanh() * (growth.len() as f64 - 3.0).max(0.0).sqrt() >= STEPS_Z
 }
 
 fn correlation(a: &[f64], b: &[f64]) -> f64 {
