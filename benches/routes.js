@@ -23,7 +23,7 @@ module.exports = {
     'As the CPU per Express request, three guarded apps side by side: two with LEAKGUARD_ROUTES=off, one of which is the A/A control, and one with default settings.',
   ],
   perNode: true,
-  seconds: { full: 260, quick: 30 },
+  seconds: { full: 520, quick: 30 },
   /** @param {{ node: string, quick: boolean }} options */
   measure: (options) =>
     express.measure(options, VARIANTS, {
