@@ -65,7 +65,7 @@ async function run({ jobs, render }) {
     };
     await Promise.all(Array.from({ length: jobs }, worker));
     board.rows.sort((a, b) => a.seed - b.seed);
-    fs.writeFileSync(ROWS, `${JSON.stringify(board, null, 1)}\n`);
+    fs.writeFileSync(ROWS, `${JSON.stringify(board, null, 2)}\n`);
   }
   fs.writeFileSync(REPORT, written(board));
   process.stdout.write(`written: ${path.relative(process.cwd(), REPORT)}\n`);
