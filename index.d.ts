@@ -54,6 +54,8 @@ declare namespace leakguard {
     analyze?: 'auto' | 'off';
     /** `off`: EventEmitter is left untouched. Accepted: on or off. Default: `on`. */
     listeners?: boolean | 'on' | 'off';
+    /** Requests are counted by route, to say which route's traffic growth goes with. `off`: nothing is counted. Accepted: on or off. Default: `on`. */
+    routes?: boolean | 'on' | 'off';
     /** A signal name (`SIGUSR2`): snapshot on demand. Accepted: a signal name like SIGUSR2, or off. Default: `off`. */
     signal?: string;
     /** Command run, without a shell, for each new evidence file. Accepted: a program and its arguments separated by blanks, double quotes around blanks, or off. Default: `off`. */
@@ -144,6 +146,52 @@ declare namespace leakguard {
     stack: Site[];
   }
 
+  /** Requests of one route: `GET /users/:id`, as the app wrote it. */
+  interface RouteTraffic {
+    route: string;
+    requests: number;
+    requestsPerSecond: number;
+  }
+
+  /** What a route has to do with growth. */
+  interface GuiltyRoute extends RouteTraffic {
+    /** Growth for each of its requests. */
+    bytesPerRequest: number;
+    /** Of the growth that is explained, 0 to 1. */
+    share: number;
+    /** Correlation of its requests with the growth, both without their straight line over time. */
+    r: number;
+    /** Weight among everything that could stand in its place, 0 to 1. */
+    certainty: number;
+  }
+
+  /** Which requests growth goes with. */
+  interface RouteFinding {
+    series: SeriesId;
+    /** Readings that were compared with requests, and the time that they span. */
+    readings: number;
+    overMs: number;
+    requests: number;
+    requestsPerSecond: number;
+    /** Growth per request of any route; null if it goes with time. */
+    bytesPerRequest: number | null;
+    /** `one_of`: with one of these, whose traffic does not tell them apart. `traffic`: with all requests alike. */
+    verdict: 'routes' | 'one_of' | 'traffic' | 'time' | 'undecided';
+    /** The routes that the verdict names, the first one most; else empty. */
+    with: GuiltyRoute[];
+    /** Routes with most requests. */
+    traffic: RouteTraffic[];
+  }
+
+  /** Requests of an isolate so far. */
+  interface TrafficStatus {
+    /** Routes that are told apart. */
+    routes: number;
+    requests: number;
+    requestsPerSecond: number;
+    top: RouteTraffic[];
+  }
+
   /** One series of a finding. Values and slopes are in its unit. */
   interface FindingSeries {
     id: SeriesId;
@@ -197,6 +245,8 @@ declare namespace leakguard {
     cause: Cause;
     series: FindingSeries[];
     listeners: ListenerLine[];
+    /** Which requests the growth goes with; null where none were counted, or the series is not of memory inside V8. */
+    routes: RouteFinding | null;
     handles: Record<string, number>;
     fds: { kind: string; count: number; examples: { what: string; count: number }[] }[];
     threads: { name: string; count: number }[];
@@ -482,6 +532,8 @@ declare namespace leakguard {
     liveHeap: LiveHeapStatus;
     handles: Record<string, number>;
     series: Partial<Record<SeriesId, SeriesStatus>>;
+    /** Null until requests are counted. */
+    routes: TrafficStatus | null;
     lostEvents: number;
   }
 

@@ -20,6 +20,7 @@ const { unguarded } = require('./lib/metrics');
 const { fromEnvironment, fromOptions } = require('./lib/options');
 const { appPackage } = require('./lib/app');
 const probes = require('./lib/probes');
+const routes = require('./lib/routes');
 const { takeSnapshot } = require('./lib/snapshot');
 const work = require('./lib/work');
 const { version } = require('./package.json');
@@ -154,12 +155,15 @@ class Leakguard extends EventEmitter {
     }
     if (settings.listeners) listeners.install();
     else listeners.uninstall();
+    if (settings.routes) routes.install();
+    else routes.uninstall();
     this.#listenTo(settings.signal ?? null);
   }
 
   stop() {
     try {
       listeners.uninstall();
+      routes.uninstall();
       gc.stopObserving();
       this.#profile?.stop();
       this.#listenTo(null);
@@ -324,6 +328,9 @@ class Leakguard extends EventEmitter {
       gc.expireObserver();
       if (bits & work.HEAP_AFTER_GC) probes.readHeap(native, true);
       if (bits & work.HEAP) probes.readHeap(native, false);
+      // With the reading that they are compared with, or now and then for `status()`.
+      if (bits & work.HEAP_AFTER_GC) routes.report(native, true);
+      else if (bits & work.ROUTES) routes.report(native, false);
       if (bits & work.TIMERS) probes.countTimers(native);
       if (bits & work.LISTENERS) listeners.report(native);
       if (bits & work.OBSERVE_MAJOR) gc.observeMajor(native);

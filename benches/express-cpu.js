@@ -20,7 +20,9 @@ const QUIET = { LEAKGUARD_LOG: 'silent', LEAKGUARD_SNAPSHOT: 'off' };
 const ROUNDS = 30;
 const EXPLAINING_ROUNDS = 6;
 
-/** @type {Record<string, { words: string, guarded: boolean, explains?: boolean, env: Record<string, string> }>} */
+/** @typedef {Record<string, { words: string, guarded: boolean, explains?: boolean, env: Record<string, string> }>} Variants */
+
+/** `bareA` and `bareB` are what `guard` is compared with. @type {Variants} */
 const VARIANTS = {
   bareA: { words: 'bare', guarded: false, env: {} },
   bareB: { words: 'bare again (A/A control)', guarded: false, env: {} },
@@ -51,8 +53,16 @@ const VARIANTS = {
   },
 };
 
-/** @param {{ node: string, quick: boolean }} options */
-async function measure({ node, quick }) {
+/**
+ * @param {{ node: string, quick: boolean }} options
+ * @param {Variants} [variants]
+ * @param {{ base: string, what: string }} [words]
+ */
+async function measure(
+  { node, quick },
+  variants = VARIANTS,
+  words = { base: 'bare', what: 'CPU per Express request at default settings' },
+) {
   const rounds = quick ? 1 : ROUNDS;
   const slices = quick ? 3 : 5;
   const requests = quick ? 4000 : 10_000;
@@ -62,11 +72,11 @@ async function measure({ node, quick }) {
   for (let round = 0; round < rounds; round++) {
     /** @type {{ variant: string, app: Child, port: number, spent: number[] }[]} */
     const started = [];
-    const joining = Object.keys(VARIANTS).filter(
-      (variant) => round < EXPLAINING_ROUNDS || !VARIANTS[variant].explains,
+    const joining = Object.keys(variants).filter(
+      (variant) => round < EXPLAINING_ROUNDS || !variants[variant].explains,
     );
     for (const variant of shuffled(joining, draw)) {
-      const { guarded, env } = VARIANTS[variant];
+      const { guarded, env } = variants[variant];
       const app = new Child(node, 'app.js', { settings: guarded ? { guard: ROOT } : {}, env });
       started.push({ variant, app, port: await app.ask('port'), spent: [] });
     }
@@ -115,11 +125,11 @@ async function measure({ node, quick }) {
   };
   /** @type {Record<string, { ratio: number, ends: [number, number] }>} */
   const effects = {};
-  const rows = Object.entries(VARIANTS).map(([variant, { words }]) => {
+  const rows = Object.entries(variants).map(([variant, { words: name }]) => {
     const some = of(variant);
     const spent = some.map((one) => one.micros);
     const cells = [
-      words,
+      name,
       String(some.length),
       micros(quantile(spent, 0.5)),
       `${micros(quantile(spent, 0.1))} to ${micros(quantile(spent, 0.9))}`,
@@ -131,7 +141,7 @@ async function measure({ node, quick }) {
       ...cells,
       change(effects[variant].ratio),
       interval(effects[variant].ends, change),
-      VARIANTS[variant].guarded ? String(quantile(readings, 0.5)) : '',
+      variants[variant].guarded ? String(quantile(readings, 0.5)) : '',
     ];
   });
   const { guard, bareB: control } = effects;
@@ -143,7 +153,7 @@ async function measure({ node, quick }) {
       'processes',
       'CPU per request, median',
       '10 % to 90 %',
-      'against bare',
+      `against ${words.base}`,
       '95 %',
       'live-heap readings',
     ],
@@ -152,7 +162,7 @@ async function measure({ node, quick }) {
     processes,
     requirements: [
       requirement(
-        'CPU per Express request at default settings',
+        words.what,
         `${change(guard.ratio)} (95 % ${interval(guard.ends, change)}; control ${change(control.ratio)}, ${interval(control.ends, change)})`,
         'not distinguishable from the control at 1 to 2 %',
         within && halfWidth <= RESOLUTION,

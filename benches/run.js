@@ -21,6 +21,7 @@ const MEASUREMENTS = [
   require('./loop-gap.js'),
   require('./idle.js'),
   require('./express-cpu.js'),
+  require('./routes.js'),
   require('./require.js'),
   require('./native.js'),
   require('./metrics.js'),

@@ -34,6 +34,7 @@ const USAGE = `npm run scoreboard -- [options]
   --out docs/DETECTION.md      the report; its rows go beside it as detection.json
   --merge             keep the rows of other programs, versions and seeds that are there already
   --readme            only the programs of the README's table, and write that table
+  --routes            instead: a leak on one route of twelve, ten seeds; see benches/routes-board.js
   --render            run nothing: write the reports from the rows that are there
   --register FILE     preload this in place of register.js`;
 
@@ -92,6 +93,7 @@ async function main() {
       out: { type: 'string', default: path.join('docs', 'DETECTION.md') },
       merge: { type: 'boolean', default: false },
       readme: { type: 'boolean', default: false },
+      routes: { type: 'boolean', default: false },
       render: { type: 'boolean', default: false },
       register: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -99,6 +101,10 @@ async function main() {
   });
   if (values.help) {
     process.stdout.write(`${USAGE}\n`);
+    return;
+  }
+  if (values.routes) {
+    await require('./routes-board.js').run({ jobs: Number(values.jobs), render: values.render });
     return;
   }
   const report = path.resolve(ROOT, values.out);

@@ -15,4 +15,5 @@ module.exports = Object.freeze({
   EVENTS: 1 << 8,
   PROFILE: 1 << 9,
   PAGE: 1 << 10,
+  ROUTES: 1 << 11,
 });

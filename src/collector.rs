@@ -26,15 +26,16 @@ use crate::evidence::{
     Compression, EvidenceName, Figures, Kind, Limits, Refusal, RefusalReason, SinkJob, SinkReport,
     SnapshotRequest, Store, StoreOptions, WallMillis,
 };
-use crate::finding::{Finding, Identity, SCHEMA, Step};
+use crate::finding::{Finding, Identity, SCHEMA, Step, routes_words};
 use crate::mailbox::{EventKind, JobWay, ProfileOrder, SnapshotJob};
 use crate::metric::SeriesId;
 use crate::pipeline::{Cause, Draft, Piece};
 use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
+use crate::routes::Explanation;
 use crate::sample::{IsolateId, Millis, ProcessSample};
-use crate::tally::{Outcome, Tally};
+use crate::tally::{self, Tally};
 use crate::trigger::Source;
 
 use profiles::{Held, Profiling};
@@ -486,6 +487,20 @@ impl Collector {
         }
     }
 
+    /// New readings tell more about the routes that a finding goes with.
+    pub fn routes(&mut self, finding: u32, explanation: Explanation, out: &dyn Outbox) {
+        let Some(open) = self.find(finding) else { return };
+        let before = open.finding.draft.routes.replace(explanation);
+        let words = open.finding.draft.routes.as_ref().and_then(routes_words);
+        let named = open.finding.draft.routes.as_ref().is_some_and(|of| !of.with.is_empty());
+        let first = before.is_none_or(|of| of.with.is_empty());
+        let id = open.finding.id.clone();
+        self.save(finding, out);
+        if let Some(words) = words.filter(|_| named && first) {
+            out.say(LogLevel::Warn, &format!("{id}: {words}"));
+        }
+    }
+
     /// A snapshot on demand: budgets apply, the cooldown does not.
     pub fn on_demand(
         &mut self,
@@ -649,7 +664,7 @@ impl Collector {
                     let _ = store.fail_snapshot(wall, &active.grant, cost);
                 }
                 out.record(0, ended(false, None, Some(active.pause_ms), &error.to_string()));
-                self.tally.snapshot(active.purpose.reason(), Outcome::Failed);
+                self.tally.snapshot(active.purpose.reason(), tally::Outcome::Failed);
                 let step = Step {
                     kind: active.purpose.step_kind(),
                     state: "failed",
@@ -695,7 +710,7 @@ impl Collector {
         out: &dyn Outbox,
     ) {
         self.taken += 1;
-        self.tally.snapshot(active.purpose.reason(), Outcome::Written);
+        self.tally.snapshot(active.purpose.reason(), tally::Outcome::Written);
         let name = file.name.to_string();
         if let Some(store) = &self.store {
             let cost = Cost { file_bytes: Some(file.meta.file_bytes), ..cost };
@@ -807,8 +822,8 @@ impl Collector {
         out: &dyn Outbox,
     ) {
         let outcome = match refusal.reason {
-            RefusalReason::Failed => Outcome::Failed,
-            _ => Outcome::Refused,
+            RefusalReason::Failed => tally::Outcome::Failed,
+            _ => tally::Outcome::Refused,
         };
         self.tally.snapshot(purpose.reason(), outcome);
         let id = purpose

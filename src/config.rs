@@ -292,6 +292,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "analysis of a new snapshot in a separate low-priority process: `auto` `off`",
     ),
     option("listeners", Kind::Switch, "on", "`off`: EventEmitter is left untouched"),
+    option(
+        "routes",
+        Kind::Switch,
+        "on",
+        "requests are counted by route, to say which route's traffic growth goes with. `off`: nothing is counted",
+    ),
     option("signal", Kind::Signal, "off", "a signal name (`SIGUSR2`): snapshot on demand"),
     option(
         "hook",
@@ -428,6 +434,8 @@ pub struct Config {
     pub analyze: bool,
     /// Whether EventEmitter is wrapped.
     pub listeners: bool,
+    /// Whether requests are counted by route.
+    pub routes: bool,
     /// Signal name, for the JS thread to listen to.
     pub signal: Option<String>,
     /// Program and arguments of the hook, `None` for off.
@@ -743,6 +751,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
         analyze: value("analyze").text() != "off",
         redact: value("redact").text() != "none",
         listeners: value("listeners").flag(),
+        routes: value("routes").flag(),
         signal: value("signal").optional_text(),
         hook: value("hook").optional_text().and_then(|command| crate::hook::split(&command).ok()),
         token_sha256: match value("token") {

@@ -10,6 +10,7 @@ use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
 use crate::postmortem::{self, RunSummary};
 use crate::probe::FdKind;
 use crate::profile::Allocation;
+use crate::routes::{Explanation, Share, Traffic, TrafficView, Verdict};
 use crate::sample::{Millis, Site};
 
 /// Version of the schema of `Finding.*.json`; raised when a field changes its meaning or goes.
@@ -140,6 +141,7 @@ impl Finding {
             "cause": self.cause_json(),
             "series": self.draft.pieces.iter().map(|piece| self.piece_json(piece, time)).collect::<Vec<_>>(),
             "listeners": self.draft.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+            "routes": self.draft.routes.as_ref().map(explanation_json),
             "handles": self.handles.iter().map(|(kind, count)| (kind.clone(), json!(count))).collect::<Map<_, _>>(),
             "fds": self.fds.iter().map(|of| json!({
                 "kind": of.kind,
@@ -186,6 +188,7 @@ impl Finding {
         if let Some(piece) = memory.or(self.draft.pieces.first()) {
             parts.push(growth_words(piece, self.age_at(piece.since), time));
         }
+        parts.extend(self.draft.routes.as_ref().and_then(routes_words));
         if let Some(allocation) = self.allocation.as_ref().filter(|one| self.is_news(one)) {
             parts.push(allocation_words(allocation, identity));
         }
@@ -362,6 +365,55 @@ pub fn allocation_words(allocation: &Allocation, identity: &Identity) -> String 
     }
 }
 
+/// Which requests the growth goes with, in words; `None` where nothing is known of it.
+pub fn routes_words(of: &Explanation) -> Option<String> {
+    let each = of.bytes_per_request.map(|bytes| format!("about {} a request", handy_bytes(bytes)));
+    let with = match (of.verdict, of.with.as_slice()) {
+        (Verdict::Routes, [first, others @ ..]) => {
+            let mut words = format!(
+                "it goes with {} ({} for each of its {} requests/s, r {:.2})",
+                first.traffic.route,
+                handy_bytes(first.bytes_per_request),
+                handy_rate(first.traffic.per_second),
+                first.r
+            );
+            for other in others {
+                words.push_str(&format!(
+                    " and, for {:.0} %, with {} (r {:.2})",
+                    100.0 * other.share,
+                    other.traffic.route,
+                    other.r
+                ));
+            }
+            Some(words)
+        }
+        (Verdict::OneOf, [_, ..]) => {
+            let names: Vec<&str> = of.with.iter().map(|of| of.traffic.route.as_str()).collect();
+            let names = names.join(" or ");
+            Some(format!("it goes with {names}, whose traffic does not tell them apart"))
+        }
+        (Verdict::Traffic, _) => Some("it goes with all requests alike".into()),
+        (Verdict::Time, _) => Some("it goes on whatever the traffic".into()),
+        _ => None,
+    };
+    match (each, with) {
+        (None, None) => None,
+        (each, with) => Some([each, with].into_iter().flatten().collect::<Vec<_>>().join("; ")),
+    }
+}
+
+/// Bytes as a handy number: `412 bytes`, `14 KB`.
+fn handy_bytes(bytes: f64) -> String {
+    if bytes < 1024.0 {
+        return format!("{bytes:.0} bytes");
+    }
+    Bytes(bytes as u64).to_string()
+}
+
+fn handy_rate(per_second: f64) -> String {
+    if per_second >= 10.0 { format!("{per_second:.0}") } else { format!("{per_second:.1}") }
+}
+
 fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
     let metric = piece.source.series.metric();
     let (rate, first, last) = match metric.unit {
@@ -414,6 +466,50 @@ pub fn duration_words(ms: u64) -> String {
 
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+fn explanation_json(of: &Explanation) -> Value {
+    json!({
+        "series": of.series.as_str(),
+        "readings": of.readings,
+        "overMs": of.over_ms,
+        "requests": of.requests.round(),
+        "requestsPerSecond": round(of.per_second),
+        "bytesPerRequest": of.bytes_per_request.map(f64::round),
+        "verdict": of.verdict.as_str(),
+        "with": of.with.iter().map(share_json).collect::<Vec<_>>(),
+        "traffic": of.traffic.iter().map(route_json).collect::<Vec<_>>(),
+    })
+}
+
+fn share_json(of: &Share) -> Value {
+    json!({
+        "route": of.traffic.route,
+        "requests": of.traffic.requests.round(),
+        "requestsPerSecond": round(of.traffic.per_second),
+        "bytesPerRequest": of.bytes_per_request.round(),
+        "share": round(of.share),
+        "r": round(of.r),
+        "certainty": round(of.certainty),
+    })
+}
+
+fn route_json(of: &Traffic) -> Value {
+    json!({
+        "route": of.route,
+        "requests": of.requests.round(),
+        "requestsPerSecond": round(of.per_second),
+    })
+}
+
+/// An isolate's traffic, for `status()`.
+pub fn traffic_json(view: &TrafficView) -> Value {
+    json!({
+        "routes": view.routes,
+        "requests": view.requests.round(),
+        "requestsPerSecond": round(view.per_second),
+        "top": view.top.iter().map(route_json).collect::<Vec<_>>(),
+    })
 }
 
 /// One listener line, for findings and `status()`.
@@ -494,6 +590,7 @@ mod tests {
                 listeners: vec![],
                 context: vec![],
                 limit: Some((34_800_000, LimitKind::Container, 512 << 20)),
+                routes: None,
             },
             handles: vec![],
             fds: vec![FdKind {
@@ -598,6 +695,76 @@ mod tests {
         };
         finding.draft.cause = Cause::Listeners(line);
         assert!(!say(&finding).contains("allocated"), "{}", say(&finding));
+    }
+
+    fn explanation(verdict: Verdict, routes: &[&str]) -> Explanation {
+        let traffic =
+            |route: &str| Traffic { route: route.to_owned(), requests: 312.0, per_second: 5.2 };
+        Explanation {
+            series: SeriesId::LiveHeap,
+            readings: 14,
+            over_ms: 60_000,
+            requests: 3600.0,
+            per_second: 60.0,
+            bytes_per_request: (verdict != Verdict::Time).then_some(412.3),
+            verdict,
+            with: routes
+                .iter()
+                .map(|route| Share {
+                    traffic: traffic(route),
+                    bytes_per_request: 14_336.0,
+                    share: 0.3,
+                    r: 0.974,
+                    certainty: 0.999,
+                })
+                .collect(),
+            traffic: vec![traffic("GET /")],
+        }
+    }
+
+    #[test]
+    fn routes_are_named_in_words_that_claim_what_is_known() {
+        for (verdict, routes, words) in [
+            (
+                Verdict::Routes,
+                &["GET /users/:id"][..],
+                "about 412 bytes a request; it goes with GET /users/:id (14.0 KB for each of its 5.2 requests/s, r 0.97)",
+            ),
+            (
+                Verdict::Routes,
+                &["GET /a", "GET /b"],
+                "about 412 bytes a request; it goes with GET /a (14.0 KB for each of its 5.2 requests/s, r 0.97) \
+                 and, for 30 %, with GET /b (r 0.97)",
+            ),
+            (
+                Verdict::OneOf,
+                &["GET /a", "GET /b"],
+                "about 412 bytes a request; it goes with GET /a or GET /b, whose traffic does not tell them apart",
+            ),
+            (Verdict::Traffic, &[], "about 412 bytes a request; it goes with all requests alike"),
+            (Verdict::Time, &[], "it goes on whatever the traffic"),
+            (Verdict::Undecided, &[], "about 412 bytes a request"),
+        ] {
+            let said = routes_words(&explanation(verdict, routes));
+            assert_eq!(said.as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn the_sentence_and_the_json_have_the_routes_after_the_growth() {
+        let heap = piece(SeriesId::LiveHeap, 11.8 * MB, 20.0 * MB, 26.3 * MB);
+        let mut finding = finding(Cause::Memory { series: SeriesId::LiveHeap }, vec![heap]);
+        finding.draft.routes = Some(explanation(Verdict::Routes, &["GET /users/:id"]));
+        let sentence = say(&finding);
+        assert!(
+            sentence.contains("within 32 min); about 412 bytes a request; it goes"),
+            "{sentence}"
+        );
+        let value = finding.to_json(&Identity::default(), &Config::default(), &|_| "T".into());
+        assert_eq!(value["routes"]["verdict"], "routes");
+        assert_eq!(value["routes"]["with"][0]["route"], "GET /users/:id");
+        assert_eq!(value["routes"]["with"][0]["bytesPerRequest"], 14_336.0);
+        assert_eq!(value["routes"]["traffic"][0]["requestsPerSecond"], 5.2);
     }
 
     #[test]

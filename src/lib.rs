@@ -33,6 +33,7 @@ pub mod profile;
 pub mod readings;
 pub mod recorder;
 pub mod report;
+pub mod routes;
 pub mod sample;
 pub mod sampler;
 pub mod series;

@@ -38,6 +38,8 @@ pub mod work {
     pub const PROFILE: u32 = 1 << 9;
     /// Take the answers for the status page.
     pub const PAGE: u32 = 1 << 10;
+    /// Report requests by route.
+    pub const ROUTES: u32 = 1 << 11;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.

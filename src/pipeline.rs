@@ -10,6 +10,7 @@ use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::profile::{self, Order, ProfilePlan};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
+use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
 };
@@ -42,6 +43,12 @@ const TRENDS: [SeriesId; 4] =
 /// A trend is taken anew no oftener than 200 times in the window, and at least this often (milliseconds) if there
 /// are new readings. Lower costs CPU of the native thread: 0.1 ms for an isolate.
 const TREND_PACE_MS: u64 = 15_000;
+/// How many windows back routes are compared with growth, and for how many more they are: more than the verdict needed,
+/// since it is the changes of traffic that tell.
+const ROUTE_WINDOWS: u64 = 4;
+
+/// Findings whose routes are asked for at a time.
+const MAX_QUESTIONS: usize = 8;
 
 /// A reading of the heap older than this says nothing about native memory now.
 const FRESH_MS: u64 = 10_000;
@@ -65,6 +72,13 @@ pub enum Action {
     /// Do something about this isolate's allocation profile. Comes before the finding that it belongs to, so that
     /// the reading is under way when the snapshot is asked for.
     Profile(IsolateId, Order),
+    /// Add to a finding what is known by now of the routes it goes with.
+    Routes {
+        /// The finding's number.
+        finding: u32,
+        /// What is known.
+        explanation: Box<Explanation>,
+    },
     /// The warm-up has ended.
     WarmedUp,
 }
@@ -144,6 +158,8 @@ pub struct Draft {
     pub context: Vec<(SeriesId, f64)>,
     /// Milliseconds until the nearest limit is reached at this rate, and that limit in bytes.
     pub limit: Option<(u64, LimitKind, u64)>,
+    /// Which requests the growth goes with, where requests were counted.
+    pub routes: Option<Explanation>,
 }
 
 /// Which limit is nearest.
@@ -258,6 +274,20 @@ struct Isolate {
     heartbeat: Millis,
     memory: Option<(Millis, f64)>,
     wait: Option<Wait>,
+    routes: Routes,
+}
+
+/// Memory of an open finding whose routes are not yet known, or not well.
+#[derive(Clone, Debug)]
+struct Question {
+    finding: u32,
+    isolate: IsolateId,
+    series: SeriesId,
+    from: Millis,
+    until: Millis,
+    /// The last pair that was judged, and what was said.
+    asked: Option<Millis>,
+    said: Option<Explanation>,
 }
 
 /// Series of one owner as `status()` shows them.
@@ -296,6 +326,8 @@ pub struct IsolateView {
     pub wait: Option<Wait>,
     /// When its JS thread was last heard of.
     pub heartbeat: Millis,
+    /// Its requests; `None` where none are counted.
+    pub traffic: Option<TrafficView>,
 }
 
 /// Series of one owner over a window, reduced to points.
@@ -325,6 +357,7 @@ pub struct Pipeline {
     warmed: bool,
     /// When the guard itself last disturbed the process' memory: what came before is not compared with after.
     disturbed: Millis,
+    questions: Vec<Question>,
 }
 
 impl Pipeline {
@@ -345,6 +378,7 @@ impl Pipeline {
             last_process: ProcessSample::default(),
             warmed: false,
             disturbed: now,
+            questions: Vec::new(),
         }
     }
 
@@ -369,6 +403,7 @@ impl Pipeline {
                 heartbeat: now,
                 memory: None,
                 wait: None,
+                routes: Routes::default(),
             },
         );
     }
@@ -486,6 +521,12 @@ impl Pipeline {
         }
     }
 
+    /// Requests of an isolate were counted. Right after a major GC they belong to its readings.
+    pub fn on_routes(&mut self, id: IsolateId, at: Millis, counts: &RouteCounts) {
+        let Some(Isolate { routes, tracked, .. }) = self.isolates.get_mut(&id) else { return };
+        routes.on_counts(at, counts, |series| tracked.get(&series)?.series.last());
+    }
+
     /// A reading that was asked for cannot be made.
     pub fn live_heap_unavailable(&mut self, id: IsolateId) {
         if let Some(isolate) = self.isolates.get_mut(&id) {
@@ -561,19 +602,94 @@ impl Pipeline {
         for decision in self.trigger.step(now, confirmed) {
             match decision {
                 Decision::Open { finding, confirmed } => {
-                    actions.push(Action::Open(Box::new(self.draft(finding, now, confirmed))));
+                    let mut draft = self.draft(finding, now, confirmed);
+                    draft.routes = self.ask_for_routes(finding, now, warm, &draft.pieces);
+                    actions.push(Action::Open(Box::new(draft)));
                 }
                 Decision::Join { finding, confirmed } => {
                     let cause = self.cause(&confirmed.source);
                     let piece =
                         Box::new(self.piece(now, confirmed.source, confirmed.evidence, true));
+                    let pieces = std::slice::from_ref(&*piece);
+                    let routes = self.ask_for_routes(finding, now, warm, pieces).map(Box::new);
                     actions.push(Action::Join { finding, piece, cause });
+                    if let Some(explanation) = routes {
+                        actions.push(Action::Routes { finding, explanation });
+                    }
                 }
             }
         }
+        self.answer_for_routes(now, &mut actions);
         self.plan_profiles(now, &mut actions);
         self.plan_readings(now, &mut actions);
         actions
+    }
+
+    /// What is known of the routes that a finding's growth goes with. It is asked for again with each reading of
+    /// the next four windows: a finding comes early, and it is the changes of traffic that tell.
+    fn ask_for_routes(
+        &mut self,
+        finding: u32,
+        now: Millis,
+        warm: Millis,
+        pieces: &[Piece],
+    ) -> Option<Explanation> {
+        if self.questions.iter().any(|question| question.finding == finding) {
+            return None;
+        }
+        let known = pieces.iter().filter(|piece| Routes::knows(piece.source.series));
+        let piece = known.max_by(|a, b| {
+            let weight = |piece: &Piece| (piece.confirmed, piece.evidence.slope_per_hour);
+            weight(a).partial_cmp(&weight(b)).unwrap_or(std::cmp::Ordering::Equal)
+        })?;
+        let window_ms = piece.evidence.window_ms;
+        // What began to rise late had not risen with any request before.
+        let began = if piece.from_start { warm } else { piece.since.max(warm) };
+        let mut question = Question {
+            finding,
+            isolate: piece.source.isolate?,
+            series: piece.source.series,
+            from: began.max(Millis(now.0.saturating_sub(ROUTE_WINDOWS * window_ms))),
+            until: Millis(now.0 + ROUTE_WINDOWS * window_ms),
+            asked: None,
+            said: None,
+        };
+        let answer = self.answer(&mut question);
+        if self.questions.len() >= MAX_QUESTIONS {
+            self.questions.remove(0);
+        }
+        self.questions.push(question);
+        answer
+    }
+
+    /// Adds what new readings tell about the routes of open findings.
+    fn answer_for_routes(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let mut questions = std::mem::take(&mut self.questions);
+        questions.retain_mut(|question| {
+            if let Some(answer) = self.answer(question) {
+                actions.push(Action::Routes {
+                    finding: question.finding,
+                    explanation: Box::new(answer),
+                });
+            }
+            now < question.until
+        });
+        self.questions = questions;
+    }
+
+    /// The answer by the readings there are, if it says more than the one before.
+    fn answer(&self, question: &mut Question) -> Option<Explanation> {
+        let counted = &self.isolates.get(&question.isolate)?.routes;
+        let pair = counted.last_pair()?;
+        if question.asked.replace(pair) == Some(pair) {
+            return None;
+        }
+        let answer = counted.explain(question.series, question.from)?;
+        let better = question.said.as_ref().is_none_or(|said| routes::says_more(&answer, said));
+        better.then(|| {
+            question.said = Some(answer.clone());
+            answer
+        })
     }
 
     /// Whether a series of the finding's source still grows: the question before a follow-up snapshot.
@@ -689,6 +805,7 @@ impl Pipeline {
                 readings: isolate.plan.totals(),
                 wait: isolate.wait,
                 heartbeat: isolate.heartbeat,
+                traffic: isolate.routes.view(),
             })
             .collect()
     }
@@ -881,6 +998,7 @@ impl Pipeline {
                 .chain(state.map(|state| views(&state.tracked)).unwrap_or_default())
                 .map(|view| (view.id, view.last))
                 .collect(),
+            routes: None,
         }
     }
 
@@ -1382,5 +1500,50 @@ mod tests {
             "{}",
             Pipeline::isolate_capacity_bytes()
         );
+    }
+
+    /// Requests of three routes by second `s`: the first two take turns, the third is steady.
+    fn turns(s: f64) -> [f64; 3] {
+        let first: f64 =
+            (0..s as u64).map(|second| if second / 14 % 2 == 0 { 12.0 } else { 2.0 }).sum();
+        [first, 14.0 * s.floor() - first, 9.0 * s.floor()]
+    }
+
+    #[test]
+    fn a_finding_learns_the_route_it_goes_with_and_says_so_once() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let names = ["(unfinished)", "(other)", "GET /a", "GET /b", "GET /c"];
+        let names = std::sync::Arc::new(names.map(String::from).to_vec());
+        let (mut opened, mut said) = (None, Vec::new());
+        for second in 0..200 {
+            let live = |s: f64| 20.0 * MB + 10_000.0 * turns(s)[0];
+            for (_, action) in drive(&mut pipeline, second..second + 1, live, |_| 0) {
+                match action {
+                    Action::Open(draft) => {
+                        said.extend(draft.routes.clone());
+                        opened = Some(second);
+                    }
+                    Action::Routes { explanation, .. } => said.push(*explanation),
+                    _ => {}
+                }
+            }
+            let now = Millis(second * 1000);
+            if pipeline.last(MAIN, SeriesId::LiveHeap).is_some_and(|(at, _)| at == now) {
+                let [a, b, c] = turns(second as f64);
+                let counts = RouteCounts {
+                    names: std::sync::Arc::clone(&names),
+                    counts: vec![0.0, 0.0, a, b, c],
+                    after_gc: true,
+                };
+                pipeline.on_routes(MAIN, now, &counts);
+            }
+        }
+        assert!(opened.is_some());
+        let named: Vec<&Explanation> = said.iter().filter(|of| !of.with.is_empty()).collect();
+        assert_eq!(named.len(), 1, "{said:?}");
+        assert_eq!(named[0].with[0].traffic.route, "GET /a");
+        assert!((named[0].with[0].bytes_per_request - 10_000.0).abs() < 500.0, "{named:?}");
+        assert!(pipeline.isolate_views()[0].traffic.as_ref().is_some_and(|of| of.routes == 3));
     }
 }

@@ -493,6 +493,7 @@ impl AcrossRuns {
             listeners: Vec::new(),
             context: Vec::new(),
             limit: None,
+            routes: None,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::evidence::minder::News;
 use crate::evidence::{SinkReport, WallMillis};
 use crate::exposition::{Scrape, Thread};
 pub use crate::finding::Identity;
-use crate::finding::{listener_json, settings_json};
+use crate::finding::{listener_json, settings_json, traffic_json};
 use crate::flight::{self, Flight, IsolateTick};
 use crate::hook::Hook;
 use crate::mailbox::{Event, EventKind, JobWay, Mailbox, ProfileOrder, SnapshotJob, work};
@@ -34,6 +34,7 @@ use crate::probe::{self, HostIdentity, Probe};
 use crate::profile::Answer;
 use crate::readings::{Wait, Way};
 use crate::recorder::What;
+use crate::routes::RouteCounts;
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample,
 };
@@ -115,6 +116,7 @@ enum Reading {
         took_micros: f64,
     },
     Listeners(Vec<ListenerCount>),
+    Routes(RouteCounts),
     LiveHeap(LiveHeapReading),
     /// The same as JavaScript saw it; of use only where V8's own callback is not.
     ScriptLiveHeap(LiveHeapReading),
@@ -313,6 +315,11 @@ impl Handle {
         self.send(Reading::Listeners(counts));
     }
 
+    /// Requests by route.
+    pub fn routes(&self, counts: RouteCounts) {
+        self.send(Reading::Routes(counts));
+    }
+
     /// A major GC has ended. Called inside the GC: it must only queue.
     pub fn live_heap(&self, reading: LiveHeapReading) {
         self.send(Reading::LiveHeap(reading));
@@ -489,6 +496,7 @@ struct Guarded {
     handles: Vec<(&'static str, u64)>,
     next_timers: Millis,
     next_listeners: Millis,
+    next_routes: Millis,
     timer_pace_ms: u64,
     stalled: bool,
     stalls: u64,
@@ -827,6 +835,7 @@ impl Sampler {
                 handles: Vec::new(),
                 next_timers: now,
                 next_listeners: now,
+                next_routes: now,
                 timer_pace_ms: 0,
                 stalled: false,
                 stalls: 0,
@@ -935,6 +944,7 @@ impl Sampler {
                 }
             }
             Reading::Listeners(counts) => self.pipeline.on_listeners(id, at, &counts),
+            Reading::Routes(counts) => self.pipeline.on_routes(id, at, &counts),
             Reading::ScriptLiveHeap(reading) => {
                 let seen = self
                     .isolates
@@ -1120,6 +1130,10 @@ impl Sampler {
                 self.collector.join(finding, *piece, cause, &self.isolates);
                 self.evidence.0 = None;
             }
+            Action::Routes { finding, explanation } => {
+                self.collector.routes(finding, *explanation, &self.isolates);
+                self.evidence.0 = None;
+            }
             Action::WarmedUp => {
                 self.collector.warmed_up();
                 let isolate = self.pipeline.first_isolate();
@@ -1144,6 +1158,11 @@ impl Sampler {
             if self.config.listeners && now >= guarded.next_listeners {
                 guarded.next_listeners = Millis(now.0 + listener_pace);
                 bits |= work::LISTENERS;
+            }
+            if self.config.routes && now >= guarded.next_routes {
+                // Those that are compared with growth come with the reading of the heap.
+                guarded.next_routes = Millis(now.0 + listener_pace);
+                bits |= work::ROUTES;
             }
             let silent = self
                 .pipeline
@@ -1409,6 +1428,7 @@ fn status_json(
                 },
                 "handles": status.handles.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect::<Map<_, _>>(),
                 "series": series,
+                "routes": view.traffic.as_ref().map(traffic_json),
                 "lostEvents": status.lost_events,
             })
         })

@@ -634,6 +634,10 @@ function writeHostile(target) {
     cause: { kind: attack, site: { file: attack, line: attack, column: {}, function: attack } },
     series: [{ id: attack, unit: attack, points: [[1, 2], [3, attack], null, [4, -1]] }, null, 7],
     listeners: [{ emitter: attack, event: attack, count: attack, site: { file: attack } }],
+    routes: {
+      with: [{ route: attack, requests: attack, bytesPerRequest: attack, r: attack }, null, 7],
+      traffic: { route: attack },
+    },
     handles: { [attack]: attack },
     fds: [{ kind: attack, count: 1, examples: [{ what: attack }] }],
     threads: [{ name: attack }],

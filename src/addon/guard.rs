@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use napi::bindgen_prelude::{Env, Function, Result, Status};
+use napi::bindgen_prelude::{Env, Float64Array, Function, Result, Status};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 
@@ -19,6 +19,7 @@ use crate::page::Question;
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
 use crate::report::html;
+use crate::routes::RouteCounts;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
 use crate::sampler::{self, Attach, Handle, Identity, Ways};
 use crate::v8::{Epilogue, Gc};
@@ -103,6 +104,8 @@ pub struct Resolved {
     pub enabled: bool,
     /// Whether EventEmitter is to be wrapped.
     pub listeners: bool,
+    /// Whether requests are to be counted by route.
+    pub routes: bool,
     /// The signal to listen to.
     pub signal: Option<String>,
     /// SHA-256 of the status page's token, hexadecimal.
@@ -162,6 +165,7 @@ pub fn resolve(settings: Vec<GivenSetting>) -> Resolved {
     Resolved {
         enabled: config.enabled,
         listeners: config.listeners,
+        routes: config.routes,
         signal: config.signal,
         token_sha256: config
             .token_sha256
@@ -273,6 +277,8 @@ struct Local {
     handle: Option<Handle>,
     /// Of the job taken last, until it is carried out.
     ticket: Option<Box<Ticket>>,
+    /// Names of routes by row, as far as JavaScript told them.
+    routes: Arc<Vec<String>>,
 }
 
 impl Local {
@@ -361,8 +367,13 @@ impl Guard {
         };
         handle.epilogue(epilogue);
         let uv = env.get_uv_event_loop().ok().and_then(|uv| uv_loop(uv.cast()));
-        let local =
-            Rc::new(RefCell::new(Local { gc, uv, handle: Some(handle.clone()), ticket: None }));
+        let local = Rc::new(RefCell::new(Local {
+            gc,
+            uv,
+            handle: Some(handle.clone()),
+            ticket: None,
+            routes: Arc::default(),
+        }));
         // The isolate still lives in the hook, and no longer after it.
         let main_thread = environment.thread_id == 0;
         env.add_env_cleanup_hook(Rc::clone(&local), move |local| {
@@ -454,6 +465,19 @@ impl Guard {
             })
             .collect();
         self.handle.listeners(counts);
+    }
+
+    /// Reports requests by route: names of rows that are new, and the count of every row so far.
+    #[napi]
+    pub fn record_routes(&self, new_names: Vec<String>, counts: Float64Array, after_gc: bool) {
+        let mut local = self.local.borrow_mut();
+        if !new_names.is_empty() {
+            // Reports under way keep the names that they were made with.
+            Arc::make_mut(&mut local.routes).extend(new_names);
+        }
+        let names = Arc::clone(&local.routes);
+        drop(local);
+        self.handle.routes(RouteCounts { names, counts: counts.to_vec(), after_gc });
     }
 
     /// Reports the heap just after a major GC that JavaScript observed or forced.

@@ -491,9 +491,11 @@ mod tests {
                 "schema": 1, "kind": "finding", "id": "f1", "sentence": "s",
                 "cause": {"kind": "listeners", "site": {"file": "file://app.js", "line": line}, "count": count},
                 "series": [{"id": "listeners", "points": [[1.0, 2.0]]}],
+                "routes": {"verdict": "time"},
             });
             let files = [("Finding.json".to_owned(), finding)];
             let analysis = analyse("app", &snapshot, &graph, &request(), &files, &mut |_| {});
+            assert_eq!(analysis.findings[0].routes["verdict"], "time");
             (analysis.findings[0].verdict, analysis.findings[0].series[0].points.len())
         };
         assert_eq!(verdict(12, 1), (crate::report::Verdict::Confirmed, 1));

@@ -46,6 +46,7 @@ pub fn judge(
         cause,
         series: series.collect(),
         listeners,
+        routes: field("routes"),
         verdict,
         verdict_sentence,
     })

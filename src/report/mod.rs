@@ -411,6 +411,8 @@ pub struct Finding {
     pub series: Vec<FindingSeries>,
     /// The emitters whose listeners grew.
     pub listeners: Vec<FindingListener>,
+    /// Which requests the growth goes with, as the guard wrote it; null in findings of other kinds.
+    pub routes: serde_json::Value,
     /// Whether the snapshot bears it out.
     pub verdict: Verdict,
     /// The verdict in a sentence without a final dot.

@@ -26,6 +26,7 @@ const path = require('node:path');
  * @property {{ seconds: number, rps: number }[]} [phases] one after the other; the last one stays, or all repeat
  * @property {boolean} [repeat]
  * @property {Route[]} routes
+ * @property {number} [wander] seconds after which every route's share has moved on by itself; default never
  * @property {boolean} [keepAlive] default true
  * @property {number} [maxSockets] default 64
  *

@@ -62,7 +62,7 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
     maxSockets: load.maxSockets ?? 64,
     scheduling: 'fifo',
   });
-  const plan = planOf(load);
+  const plan = planOf(load, random(seed ^ 0x5eed));
   const body = Buffer.alloc(Math.max(0, ...load.routes.map((route) => route.body ?? 0)), 'b');
 
   let requests = 0;
@@ -94,7 +94,7 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
           due += TICK_MS;
           continue;
         }
-        const route = plan.pick(next());
+        const route = plan.pick(next(), due);
         const target = fill(route.path, next, route.ids ?? 1000, number++);
         if (requests >= maxRequests) finish();
         else if (inFlight >= MAX_IN_FLIGHT) skipped += 1;
@@ -196,17 +196,36 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
   });
 }
 
-/** @param {Load} load */
-function planOf(load) {
-  const total = load.routes.reduce((sum, route) => sum + (route.weight ?? 1), 0);
+/**
+ * @param {Load} load
+ * @param {() => number} nextForMoods
+ */
+function planOf(load, nextForMoods) {
+  const weights = load.routes.map((route) => route.weight ?? 1);
+  const moods = load.routes.map(() => 0);
+  let total = weights.reduce((sum, weight) => sum + weight, 0);
+  let moved = 0;
+  // The logarithm of each weight is an autoregression of deviation 1: a route's traffic comes and goes.
+  const move = () => {
+    moved += 1;
+    for (const [index, route] of load.routes.entries()) {
+      moods[index] = 0.6 * moods[index] + 0.8 * normal(nextForMoods);
+      weights[index] = (route.weight ?? 1) * Math.exp(moods[index]);
+    }
+    total = weights.reduce((sum, weight) => sum + weight, 0);
+  };
   const phases = load.phases ?? [{ seconds: Number.POSITIVE_INFINITY, rps: load.rps }];
   const cycle = phases.reduce((sum, phase) => sum + phase.seconds, 0);
   return {
-    /** @param {number} draw in [0, 1) */
-    pick(draw) {
+    /**
+     * @param {number} draw in [0, 1)
+     * @param {number} ms since the start
+     */
+    pick(draw, ms) {
+      while (load.wander !== undefined && moved < ms / 1000 / load.wander) move();
       let rest = draw * total;
-      for (const route of load.routes) {
-        rest -= route.weight ?? 1;
+      for (const [index, route] of load.routes.entries()) {
+        rest -= weights[index];
         if (rest < 0) return route;
       }
       return load.routes[load.routes.length - 1];
@@ -222,6 +241,16 @@ function planOf(load) {
       return phases[phases.length - 1].rps;
     },
   };
+}
+
+/**
+ * About normal, of deviation 1: the sum of twelve even draws.
+ * @param {() => number} next
+ */
+function normal(next) {
+  let sum = -6;
+  for (let i = 0; i < 12; i++) sum += next();
+  return sum;
 }
 
 /**

@@ -468,6 +468,7 @@ function findingSection(findings) {
           `finding ${index + 1}, ${moment(instant(finding.time))} ${zoneName()}, ${fileName(finding.file)}`,
         ),
         listenerTable(finding.listeners),
+        routeTable(finding.routes),
       ),
     ),
   );

@@ -264,6 +264,7 @@ function findingNumbers(finding) {
       ],
     }),
     listenerTable(finding.listeners),
+    routeTable(finding.routes),
     table({
       label: 'things held open',
       rows: counts,

@@ -75,6 +75,50 @@ function listenerTable(listeners) {
   });
 }
 
+/** @param {any} routes as a finding has them */
+function routeTable(routes) {
+  const list = (/** @type {any} */ some) =>
+    Array.isArray(some) ? some.filter((one) => one !== null && typeof one === 'object') : [];
+  // Anybody may have written the file.
+  const number = (/** @type {any} */ value) => Number(value) || 0;
+  const named = new Map(list(routes?.with).map((one) => [one.route, one]));
+  const others = list(routes?.traffic).filter((one) => !named.has(one.route));
+  return table({
+    label: 'routes',
+    rows: [...named.values(), ...others],
+    columns: [
+      {
+        title: 'Route',
+        word: true,
+        value: ({ route }) => String(route),
+        cell: ({ route }) => el('code', null, String(route)),
+      },
+      {
+        title: 'Requests',
+        value: ({ requests }) => number(requests),
+        cell: ({ requests }) => grouped(number(requests)),
+      },
+      {
+        title: 'Per second',
+        value: ({ requestsPerSecond }) => number(requestsPerSecond),
+        cell: ({ requestsPerSecond }) => measure(number(requestsPerSecond), 'count'),
+      },
+      {
+        title: 'Growth per request',
+        value: ({ bytesPerRequest }) => number(bytesPerRequest),
+        cell: ({ bytesPerRequest }) =>
+          bytesPerRequest === undefined ? '' : measure(number(bytesPerRequest), 'bytes'),
+      },
+      {
+        title: 'r',
+        minor: true,
+        value: ({ r }) => number(r),
+        cell: ({ r }) => (r === undefined ? '' : number(r).toFixed(2)),
+      },
+    ],
+  });
+}
+
 /**
  * Reads the model and builds the page of its kind.
  * @param {Record<string, (model: any) => Child[]>} pages by kind

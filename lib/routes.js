@@ -1,0 +1,344 @@
+'use strict';
+
+/**
+ * Counts finished requests by route: Node's own `diagnostics_channel` says when a response has ended, and Express
+ * has left the matched route on the request by then. Nothing is patched, no listener is added, no request is
+ * kept. It counts and names; what grows with which traffic is judged natively.
+ *
+ * A name is a template as the app wrote it, never a URL with values: where the mount of a router has parameters,
+ * `req.baseUrl` holds their values, so the mount is looked up once in the app's own tables and named by its pattern,
+ * or by `/*` where that cannot be found.
+ */
+
+const diagnostics = require('node:diagnostics_channel');
+
+const START = 'http.server.request.start';
+const FINISH = 'http.server.response.finish';
+
+/** Rows at most, the first two included: `MAX_ROUTES` of src/routes.rs. Later routes are counted as other. */
+const MAX_ROUTES = 64;
+
+/** Characters of a name. */
+const MAX_NAME = 120;
+
+/** Mounts of one route object that are told apart; more of them, and more layers looked at, are not worth it. */
+const MAX_MOUNTS = 8;
+const MAX_LAYERS = 4096;
+const MAX_DEPTH = 16;
+
+/** Requests that have begun and whose response has not ended: under way, or left by the client. */
+const UNFINISHED = 0;
+const OTHER = 1;
+
+/** Names by row. */
+const names = ['(unfinished)', '(other)'];
+/** Requests by row, since the environment began. */
+const counts = new Float64Array(MAX_ROUTES);
+/** @type {Map<string, number>} */
+const rows = new Map();
+
+/**
+ * Where a route object can be reached, and its row by method there.
+ *
+ * @typedef {object} Mount
+ * @property {string} base the mount of the first request
+ * @property {RegExp | null} bases what matches every mount of the pattern, if that has parameters
+ * @property {string} pattern
+ * @property {Map<string, number>} rows
+ *
+ * @typedef {object} Known
+ * @property {string} base of the request before
+ * @property {string} method of the request before
+ * @property {number} row of the request before
+ * @property {Mount[]} mounts
+ */
+
+/** @type {WeakMap<object, Known>} routes come and go with the app's routers */
+const known = new WeakMap();
+
+/** Requests that have begun, and those of them that have ended. */
+let started = 0;
+let ended = 0;
+
+let installed = false;
+/** @type {unknown} the native guard that knows the first `told` names */
+let toldTo = null;
+let told = 0;
+
+function onStart() {
+  started++;
+}
+
+/** @param {unknown} message */
+function onFinish(message) {
+  // What a subscriber throws becomes an uncaught exception of the app.
+  try {
+    ended++;
+    const { request } = /** @type {{ request: any }} */ (message);
+    const { route } = request;
+    if (typeof route === 'object' && route !== null) counts[rowOf(route, request)]++;
+    else counts[rowNamed(`${request.method} (unmatched)`)]++;
+  } catch {
+    counts[OTHER]++;
+  }
+}
+
+/**
+ * @param {any} route
+ * @param {any} request
+ * @returns {number}
+ */
+function rowOf(route, request) {
+  const { method } = request;
+  const base = request.baseUrl ?? '';
+  let of = known.get(route);
+  if (of === undefined) {
+    of = { base: '', method: '', row: OTHER, mounts: [] };
+    known.set(route, of);
+  } else if (of.base === base && of.method === method) {
+    return of.row;
+  }
+  const mount = mountOf(of, route, request, base);
+  let row = mount?.rows.get(method);
+  if (row === undefined) {
+    row = mount === null ? OTHER : rowNamed(`${method} ${join(mount.pattern, pathOf(route))}`);
+    mount?.rows.set(method, row);
+  }
+  of.base = base;
+  of.method = method;
+  of.row = row;
+  return row;
+}
+
+/**
+ * @param {Known} of
+ * @param {any} route
+ * @param {any} request
+ * @param {string} base
+ * @returns {Mount | null} null if the route has more mounts than are told apart
+ */
+function mountOf(of, route, request, base) {
+  const found = of.mounts.find((mount) =>
+    mount.bases === null ? mount.base === base : mount.bases.test(base),
+  );
+  if (found !== undefined) return found;
+  if (of.mounts.length >= MAX_MOUNTS) return null;
+  const pattern = patternOf(route, request, base);
+  const expression = expressionOf(pattern);
+  // A pattern that is not understood stands for this one mount.
+  const bases = pattern !== base && expression.test(base) ? expression : null;
+  const mount = { base, bases, pattern, rows: new Map() };
+  of.mounts.push(mount);
+  return mount;
+}
+
+/**
+ * The mount of a route as the app wrote it: the way through its routers that leads by `base` to the route.
+ *
+ * @param {any} route
+ * @param {any} request
+ * @param {string} base
+ * @returns {string}
+ */
+function patternOf(route, request, base) {
+  const { app } = request;
+  if (app === undefined || app === null) return base === '' ? '' : '/*';
+  let outer = '';
+  let rest = base;
+  if (app.parent) {
+    // An app within an app: the table of the outer one does not show the inner one's, but it knows its path.
+    outer = app.path();
+    const segments = outer.split('/').length;
+    rest = base.split('/').slice(segments).join('/');
+    if (rest !== '') rest = `/${rest}`;
+  }
+  // In Express 4 `app.router` throws, in Express 5 `app._router` is not there.
+  const { stack } = app._router ?? app.router;
+  const inner = search(stack, rest, route, 0, { layers: MAX_LAYERS });
+  return inner === null ? '/*' : clip(outer + inner);
+}
+
+/**
+ * @param {any[]} stack layers of a router
+ * @param {string} rest of the mount
+ * @param {any} route
+ * @param {number} depth
+ * @param {{ layers: number }} left
+ * @returns {string | null} the pattern of the rest
+ */
+function search(stack, rest, route, depth, left) {
+  if (rest === '' && stack.some((layer) => layer.route === route)) return '';
+  if (depth >= MAX_DEPTH) return null;
+  for (const layer of stack) {
+    if (left.layers-- <= 0) return null;
+    const inside = layer.handle?.stack;
+    if (!Array.isArray(inside)) continue;
+    const match = matchLayer(layer, rest);
+    if (match === null) continue;
+    const inner = search(inside, rest.slice(match.length), route, depth + 1, left);
+    if (inner !== null) return match.pattern + inner;
+  }
+  return null;
+}
+
+/**
+ * How much of a path a layer takes. The layer is not told: its own `match` would leave a mark in it.
+ *
+ * @param {any} layer
+ * @param {string} rest
+ * @returns {{ length: number, pattern: string } | null}
+ */
+function matchLayer(layer, rest) {
+  if (layer.slash || layer.regexp?.fast_slash) return { length: 0, pattern: '' };
+  /** @type {string | undefined} */
+  let taken;
+  /** @type {[string, unknown][]} */
+  let values = [];
+  let written;
+  if (layer.regexp instanceof RegExp) {
+    // Express 4.
+    const match = layer.regexp.exec(rest);
+    if (match === null) return null;
+    taken = match[0];
+    values = layer.keys.map((/** @type {any} */ key, /** @type {number} */ at) => [
+      String(key.name),
+      match[at + 1],
+    ]);
+  } else if (Array.isArray(layer.matchers)) {
+    // Express 5; since 5.3 with what the app wrote.
+    for (const [at, matcher] of layer.matchers.entries()) {
+      const match = matcher(rest);
+      if (!match) continue;
+      taken = match.path;
+      values = Object.entries(match.params);
+      written = Array.isArray(layer.rawPath) ? layer.rawPath[at] : layer.rawPath;
+      break;
+    }
+  }
+  if (taken === undefined) return null;
+  // As Express makes `baseUrl`.
+  if (taken.endsWith('/')) taken = taken.slice(0, -1);
+  const pattern = typeof written === 'string' ? join(written, '/') : masked(taken, values);
+  return { length: taken.length, pattern };
+}
+
+/**
+ * A path with its values replaced by their names.
+ *
+ * @param {string} path
+ * @param {[string, unknown][]} values
+ * @returns {string} `/*` if a value is not found
+ */
+function masked(path, values) {
+  const segments = path.split('/');
+  for (const [name, value] of values) {
+    if (value === undefined) continue;
+    const parts = (Array.isArray(value) ? value : String(value).split('/')).map(String);
+    for (const part of parts) {
+      if (part === '') continue;
+      const same = (/** @type {string} */ segment) => segment === part || decoded(segment) === part;
+      const holds = (/** @type {string} */ segment) => decoded(segment).includes(part);
+      let at = segments.findIndex(same);
+      if (at < 0) at = segments.findIndex(holds);
+      if (at < 0) return '/*';
+      segments[at] = /^\d/.test(name) ? '*' : `:${name}`;
+    }
+  }
+  return segments.join('/');
+}
+
+/** @param {string} segment */
+function decoded(segment) {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
+/** @param {string} pattern */
+function expressionOf(pattern) {
+  const segments = pattern.split('/').map((segment) => {
+    if (segment.includes('*')) return '.*';
+    if (/[:(){}?+]/.test(segment)) return '[^/]+';
+    return segment.replace(/[.\\[\]^$|-]/g, '\\$&');
+  });
+  return new RegExp(`^${segments.join('/')}$`, 'i');
+}
+
+/**
+ * @param {string} mount
+ * @param {string} path
+ */
+function join(mount, path) {
+  if (path === '/') return mount === '' ? '/' : mount.replace(/\/$/, '');
+  return mount + path;
+}
+
+/** @param {any} route */
+function pathOf(route) {
+  const { path } = route;
+  return Array.isArray(path) ? path.map(String).join('|') : String(path);
+}
+
+/**
+ * @param {string} name
+ * @returns {number}
+ */
+function rowNamed(name) {
+  let row = rows.get(name);
+  if (row === undefined) {
+    const short = clip(name);
+    row = rows.get(short);
+    if (row === undefined) {
+      if (names.length >= MAX_ROUTES) return OTHER;
+      row = names.push(short) - 1;
+      rows.set(short, row);
+    }
+  }
+  return row;
+}
+
+/** @param {string} text */
+function clip(text) {
+  return text.length <= MAX_NAME ? text : `${text.slice(0, MAX_NAME - 1)}…`;
+}
+
+/** Begins to count. */
+function install() {
+  if (installed) return;
+  installed = true;
+  diagnostics.subscribe(START, onStart);
+  diagnostics.subscribe(FINISH, onFinish);
+}
+
+/** Counts no more. What was counted stays. */
+function uninstall() {
+  if (!installed) return;
+  installed = false;
+  diagnostics.unsubscribe(START, onStart);
+  diagnostics.unsubscribe(FINISH, onFinish);
+  // Those under way will end unseen.
+  started = ended;
+}
+
+/**
+ * Tells the native guard how many requests there were.
+ *
+ * @param {any} native the native guard
+ * @param {boolean} afterGc whether the heap was read after a major GC just now
+ */
+function report(native, afterGc) {
+  if (!installed) return;
+  if (toldTo !== native) {
+    toldTo = native;
+    told = 0;
+  }
+  // Requests that had begun before the first was counted end as well.
+  if (ended > started) started = ended;
+  counts[UNFINISHED] = started - ended;
+  native.recordRoutes(names.slice(told), counts.subarray(0, names.length), afterGc);
+  told = names.length;
+}
+
+module.exports = { install, names, report, uninstall };
