@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::heap::redact::Redaction;
+
 /// Milliseconds in one hour: growth rates are kept per hour.
 pub const HOUR_MS: f64 = 3_600_000.0;
 
@@ -261,12 +263,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "silence after a finding, per series and cause",
     ),
     option("compress", Kind::Choice(&["none", "gzip", "zstd"]), "none", "`none` `gzip` `zstd`"),
-    later(option(
+    option(
         "redact",
         Kind::Choice(&["none", "strings", "keys"]),
         "none",
-        "`none` `strings` `keys`",
-    )),
+        "what snapshots are written without: `none` `strings` (texts) `keys` (property names too)",
+    ),
     option(
         "profile",
         Kind::Choice(&["auto", "off"]),
@@ -407,9 +409,8 @@ pub struct Config {
     pub cooldown_ms: u64,
     /// Of snapshots.
     pub compress: Compress,
-    /// Redaction was asked for. This version cannot do it while writing, so that no snapshot is written then:
-    /// a secret on the disk is what was to be avoided.
-    pub redact: bool,
+    /// What snapshots are written without, while they are written.
+    pub redact: Option<Redaction>,
     /// Whether allocations are sampled once a suspicion stands.
     pub profile: bool,
     /// Whether EventEmitter is wrapped.
@@ -707,7 +708,11 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             _ => Compress::None,
         },
         profile: value("profile").text() != "off",
-        redact: value("redact").text() != "none",
+        redact: match value("redact").text() {
+            "strings" => Some(Redaction::Strings),
+            "keys" => Some(Redaction::Keys),
+            _ => None,
+        },
         listeners: value("listeners").flag(),
         signal: value("signal").optional_text(),
         hook: value("hook").optional_text().and_then(|command| crate::hook::split(&command).ok()),
@@ -985,8 +990,13 @@ mod tests {
 
     #[test]
     fn redaction_that_is_asked_for_is_known_of() {
-        assert!(!Config::default().redact);
-        assert!(resolve(&[environment("LEAKGUARD_REDACT", "strings")]).0.redact);
+        assert_eq!(Config::default().redact, None);
+        for (text, redact) in
+            [("none", None), ("strings", Some(Redaction::Strings)), ("keys", Some(Redaction::Keys))]
+        {
+            let (config, problems) = resolve(&[environment("LEAKGUARD_REDACT", text)]);
+            assert_eq!((config.redact, problems.len()), (redact, 0));
+        }
     }
 
     #[test]
