@@ -170,12 +170,26 @@ declare namespace leakguard {
 
   /** A step of evidence. */
   interface EvidenceStep {
-    kind: 'snapshot' | 'followup' | 'profile';
+    kind: 'snapshot' | 'followup' | 'profile' | 'profile_at_limit';
     state: 'written' | 'refused' | 'pending' | 'failed';
     file?: string;
     reason?: RefusalReason;
     sentence: string;
     numbers?: Record<string, unknown>;
+  }
+
+  /** A limit that is about to be reached. */
+  interface NearLimit {
+    /** `V8 heap limit` or `container limit`. */
+    limit: string;
+    /** Live heap after a major GC, or what the container is charged. */
+    usedBytes: number;
+    /** The limit; of V8's heap its old space. */
+    bytes: number;
+    /** Time left at the rate of the last readings; null if they do not rise. */
+    leftMs: number | null;
+    /** For how long the event loop had not answered. */
+    loopSilentMs: number;
   }
 
   /** Content of a `Finding.*.json` file. */
@@ -202,6 +216,8 @@ declare namespace leakguard {
     context: Partial<Record<SeriesId, number>>;
     limits: Record<string, number>;
     timeToLimit: { ms: number; limit: string; bytes: number } | null;
+    /** The limit that was about to be reached when the finding was opened or later; such a finding knows no cooldown. */
+    nearLimit: NearLimit | null;
     settings: Record<string, Setting>;
     evidence: EvidenceStep[];
     pair: string | null;

@@ -20,6 +20,7 @@ pub mod heap;
 pub mod hook;
 pub mod mailbox;
 pub mod metric;
+pub mod near_end;
 pub mod pipeline;
 pub mod postmortem;
 pub mod previous;
