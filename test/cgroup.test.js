@@ -9,7 +9,7 @@ const http = require('node:http');
 const path = require('node:path');
 const { describe, test } = require('node:test');
 const { startApp } = require('./harness.js');
-const { asRoot, parseSnapshot, skipWithoutRoot, temporary } = require('./program.js');
+const { container, parseSnapshot, temporary } = require('./program.js');
 
 const MB = 1024 * 1024;
 const LIVE_MB = 64;
@@ -23,42 +23,6 @@ const APP = `
   setInterval(() => seen.push(records(MB / 8)), 500);
   serve((request, response) => response.end('here'));`;
 
-/**
- * A memory cgroup of either version, and a stand-in for node that runs inside it.
- *
- * @param {import('node:test').TestContext} t
- * @param {number} bytes
- * @returns {{ node: string, kills: () => number } | null}
- */
-function container(t, bytes) {
-  const v1 = fs.existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
-  const group = path.join(
-    v1 ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup',
-    `leakguard-test-${process.pid}-${bytes}`,
-  );
-  try {
-    const limit = v1 ? 'memory.limit_in_bytes' : 'memory.max';
-    const enable = v1 ? '' : 'echo +memory > /sys/fs/cgroup/cgroup.subtree_control;';
-    asRoot(`${enable} mkdir ${group}; echo ${bytes} > ${group}/${limit}`);
-  } catch (error) {
-    skipWithoutRoot(t, 'no memory cgroup can be made here', error);
-    return null;
-  }
-  t.after(() => asRoot(`rmdir ${group}`));
-  const node = path.join(temporary(t), 'node');
-  const sudo = process.getuid?.() === 0 ? '' : 'sudo -n ';
-  const join = `${sudo}sh -c "echo $$ > ${group}/cgroup.procs"`;
-  fs.writeFileSync(node, `#!/bin/sh -e\n${join}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
-  const kills = () => {
-    const events = fs.readFileSync(
-      path.join(group, v1 ? 'memory.oom_control' : 'memory.events'),
-      'utf8',
-    );
-    return Number(events.match(/^oom_kill (\d+)$/m)?.[1] ?? 0);
-  };
-  return { node, kills };
-}
-
 /** @param {number} port @returns {Promise<string>} */
 function get(port) {
   return new Promise((resolve, reject) => {
@@ -71,8 +35,11 @@ function get(port) {
 }
 
 describe('in a container', { concurrency: 2 }, () => {
-  for (const megabytes of [256, 384]) {
-    test(`${LIVE_MB} MB of live heap in ${megabytes} MB, leaking until the guard speaks: the app lives on`, async (t) => {
+  for (const [megabytes, way] of /** @type {[number, string][]} */ ([
+    [256, 'auto'],
+    [384, 'fork'],
+  ])) {
+    test(`${LIVE_MB} MB of live heap in ${megabytes} MB (${way}), leaking until the guard speaks: the app lives on`, async (t) => {
       const group = container(t, megabytes * MB);
       if (group === null) return;
       const script = path.join(temporary(t), 'app.js');
@@ -81,7 +48,7 @@ describe('in a container', { concurrency: 2 }, () => {
         node: group.node,
         // Memory is to decide here, however busy the machine is.
         env: {
-          LEAKGUARD_SNAPSHOT: 'auto',
+          LEAKGUARD_SNAPSHOT: way,
           LEAKGUARD_GC_SHARE: '10%',
           LEAKGUARD_MAX_GC_PAUSE: '5s',
           LEAKGUARD_MAX_PAUSE: '1h',
