@@ -16,11 +16,7 @@ const RESOLUTION = 0.02;
 
 const QUIET = { LEAKGUARD_LOG: 'silent', LEAKGUARD_SNAPSHOT: 'off' };
 
-/** Rounds of the comparison that is judged, and of those that only explain it. */
-const ROUNDS = 30;
-const EXPLAINING_ROUNDS = 6;
-
-/** @type {Record<string, { words: string, guarded: boolean, explains?: boolean, env: Record<string, string> }>} */
+/** @type {Record<string, { words: string, guarded: boolean, env: Record<string, string> }>} */
 const VARIANTS = {
   bareA: { words: 'bare', guarded: false, env: {} },
   bareB: { words: 'bare again (A/A control)', guarded: false, env: {} },
@@ -28,19 +24,16 @@ const VARIANTS = {
   noListeners: {
     words: 'guard, LEAKGUARD_LISTENERS=off',
     guarded: true,
-    explains: true,
     env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_LISTENERS: 'off' },
   },
   noReadings: {
     words: 'guard, no live-heap readings on demand',
     guarded: true,
-    explains: true,
     env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_WITHOUT: 'pressure,gc' },
   },
   readings: {
     words: 'guard, window 32s, GC share 5 %: readings go on',
     guarded: true,
-    explains: true,
     env: {
       ...QUIET,
       LEAKGUARD_WINDOW: '32s',
@@ -53,7 +46,7 @@ const VARIANTS = {
 
 /** @param {{ node: string, quick: boolean }} options */
 async function measure({ node, quick }) {
-  const rounds = quick ? 1 : ROUNDS;
+  const rounds = quick ? 1 : 10;
   const slices = quick ? 3 : 5;
   const requests = quick ? 4000 : 10_000;
   const draw = random(1);
@@ -62,10 +55,7 @@ async function measure({ node, quick }) {
   for (let round = 0; round < rounds; round++) {
     /** @type {{ variant: string, app: Child, port: number, spent: number[] }[]} */
     const started = [];
-    const joining = Object.keys(VARIANTS).filter(
-      (variant) => round < EXPLAINING_ROUNDS || !VARIANTS[variant].explains,
-    );
-    for (const variant of shuffled(joining, draw)) {
+    for (const variant of shuffled(Object.keys(VARIANTS), draw)) {
       const { guarded, env } = VARIANTS[variant];
       const app = new Child(node, 'app.js', { settings: guarded ? { guard: ROOT } : {}, env });
       started.push({ variant, app, port: await app.ask('port'), spent: [] });
@@ -168,10 +158,10 @@ module.exports = {
   name: 'express-cpu',
   title: 'CPU per Express request',
   method: [
-    'User and system time of all threads of the app alone (process.cpuUsage) for a fixed number of requests from a separate load process over 16 kept connections; the apps of a round live side by side, their slices in random order, fresh processes each round.',
+    'User and system time of all threads of the app alone (process.cpuUsage) for a fixed number of requests from a separate load process over 16 kept connections; five apps live side by side, their slices in random order, fresh processes each round.',
     'Ratio to the geometric mean of the two bare apps of the same round; interval by bootstrap over rounds; the second bare app against the first is the A/A control.',
   ],
   perNode: true,
-  seconds: { full: 760, quick: 45 },
+  seconds: { full: 420, quick: 45 },
   measure,
 };
