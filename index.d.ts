@@ -45,7 +45,7 @@ declare namespace leakguard {
     cooldown?: string;
     /** `none` `gzip` `zstd`. Accepted: one of none, gzip, zstd. Default: `none`. */
     compress?: 'none' | 'gzip' | 'zstd';
-    /** `none` `strings` `keys`. Accepted: one of none, strings, keys. Default: `none`. */
+    /** What snapshots are written without: `none` `strings` (texts) `keys` (property names too). Accepted: one of none, strings, keys. Default: `none`. */
     redact?: 'none' | 'strings' | 'keys';
     /** Sampling allocation profile once a suspicion stands: `auto` `off`. Accepted: one of auto, off. Default: `auto`. */
     profile?: 'auto' | 'off';

@@ -9,6 +9,7 @@ use crate::config::HOUR_MS;
 use crate::detect::Evidence;
 use crate::metric::SeriesId;
 use crate::pipeline::LimitKind;
+use crate::postmortem;
 use crate::sample::{Millis, ProcessSample};
 use crate::series::Series;
 use crate::stats;
@@ -16,6 +17,10 @@ use crate::stats;
 /// Live heap from this share of V8's old space on is the end, whatever the rate: V8 gives up when several major GCs
 /// in a row leave it as full as that.
 const HEAP_FULL: f64 = 0.95;
+
+/// A heap that holds more than this share of its old space has another limit than was reckoned: semi-spaces that were
+/// set by hand.
+const OVERFULL: f64 = 1.25;
 
 /// From these shares on a limit is near if it is reached soon. They are those of a post-mortem, so that a run which
 /// is said to have ended near its limit was warned of.
@@ -46,6 +51,8 @@ const FRESH_MS: u64 = 30_000;
 /// resident set at the end by 100 to 165 MB.
 const PROFILE_AT_LIMIT_BYTES: u64 = 192 << 20;
 
+const MIB: f64 = 1_048_576.0;
+
 /// The limit that a process is about to reach.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NearLimit {
@@ -63,6 +70,17 @@ pub struct NearLimit {
     pub evidence: Evidence,
 }
 
+/// What of V8's heap limit is old space, bytes. The rest is three semi-spaces, which are the smaller the less memory
+/// machine or container has: V8 makes the default old space half of that, and a semi-space a 128th of the old space
+/// up to its largest (`Heap::YoungGenerationSizeFromOldGenerationSize`, src/heap/heap.cc; Node passes the container's
+/// limit). With `--max-old-space-size=64` on Node 22 the limit is 112 MB on a large machine, 67 MB in 256 MB.
+pub fn old_space_bytes(heap_limit: f64, node_version: &str, memory_bytes: Option<u64>) -> f64 {
+    let largest = heap_limit - postmortem::old_space_bytes(heap_limit, node_version);
+    let reaches_largest_at = largest.clamp(48.0 * MIB, 96.0 * MIB) / 3.0 * 128.0;
+    let share = memory_bytes.map_or(1.0, |bytes| bytes as f64 / 2.0 / reaches_largest_at);
+    heap_limit - largest * share.clamp(0.0, 1.0)
+}
+
 /// Whether the live heap is about to fill V8's old space of `limit_bytes`.
 pub fn heap(live: &Series, limit_bytes: f64, now: Millis) -> Option<NearLimit> {
     let (at, used) = live.last()?;
@@ -72,6 +90,9 @@ pub fn heap(live: &Series, limit_bytes: f64, now: Millis) -> Option<NearLimit> {
     let rise = Rise::of(live, now);
     let left_ms = rise.left_ms(limit_bytes - used);
     let share = used / limit_bytes;
+    if share > OVERFULL {
+        return None;
+    }
     let near = share >= HEAP_FULL || is_near(share, HEAP_NEAR, left_ms);
     near.then(|| NearLimit {
         kind: LimitKind::Heap,
@@ -248,6 +269,26 @@ mod tests {
             let values = [6.0, 17.0, 30.0, 43.0, 43.5, 43.4, 43.6, 43.5];
             assert_eq!(heap_of(90, &values[..upto]), None, "{upto}");
         }
+    }
+
+    #[test]
+    fn old_space_is_what_semi_spaces_leave_which_are_small_in_a_container() {
+        let old = |limit_mb: f64, node, memory_mb: Option<u64>| {
+            let memory = memory_mb.map(|mb| mb << 20);
+            (old_space_bytes(limit_mb * MB, node, memory) / MB).round()
+        };
+        // Limits as measured with --max-old-space-size=64.
+        for (limit, node, memory) in [
+            (112.0, "v22.23.3", Some(24_576)),
+            (112.0, "v20.20.2", None),
+            (67.0, "v22.23.3", Some(256)),
+            (160.0, "v26.10.0", Some(24_576)),
+            (256.0, "v24.21.0", Some(24_576)),
+        ] {
+            assert_eq!(old(limit, node, memory), 64.0, "{node}, {memory:?} MB");
+        }
+        let (full, now) = series(1000, &[90.0]);
+        assert_eq!(heap(&full, 64.0 * MB, now), None);
     }
 
     #[test]

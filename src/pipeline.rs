@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::near_end::{self, NearLimit};
-use crate::postmortem::old_space_bytes;
 use crate::profile::{self, Order, ProfilePlan};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
 use crate::sample::{
@@ -510,11 +509,12 @@ impl Pipeline {
 
     /// The first limit that is near, and the isolate whose heap it is.
     fn nearest_end(&self, now: Millis) -> Option<(Option<IsolateId>, NearLimit)> {
+        let process = &self.last_process;
+        let memory =
+            [process.cgroup_limit_bytes, process.mem_total_bytes].into_iter().flatten().min();
         for (id, isolate) in &self.isolates {
-            let Some(limit) = isolate.heap_limit.map(|limit| old_space_bytes(limit, &self.node))
-            else {
-                continue;
-            };
+            let Some(limit) = isolate.heap_limit else { continue };
+            let limit = near_end::old_space_bytes(limit, &self.node, memory);
             let silent_ms = now.0.saturating_sub(isolate.heartbeat.0);
             let live = isolate.tracked.get(&SeriesId::LiveHeap).map(|tracked| &tracked.series);
             let collected =
