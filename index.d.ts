@@ -46,7 +46,7 @@ declare namespace leakguard {
     cooldown?: string;
     /** `none` `gzip` `zstd`. Accepted: one of none, gzip, zstd. Default: `none`. */
     compress?: 'none' | 'gzip' | 'zstd';
-    /** `none` `strings` `keys`. Accepted: one of none, strings, keys. Default: `none`. */
+    /** What snapshots are written without: `none` `strings` (texts) `keys` (property names too). Accepted: one of none, strings, keys. Default: `none`. */
     redact?: 'none' | 'strings' | 'keys';
     /** Sampling allocation profile once a suspicion stands: `auto` `off`. Accepted: one of auto, off. Default: `auto`. */
     profile?: 'auto' | 'off';
@@ -219,12 +219,26 @@ declare namespace leakguard {
 
   /** A step of evidence. */
   interface EvidenceStep {
-    kind: 'snapshot' | 'followup' | 'profile' | 'analysis';
+    kind: 'snapshot' | 'followup' | 'profile' | 'profile_at_limit' | 'analysis';
     state: 'written' | 'refused' | 'pending' | 'failed';
     file?: string;
     reason?: RefusalReason;
     sentence: string;
     numbers?: Record<string, unknown>;
+  }
+
+  /** A limit that is about to be reached. */
+  interface NearLimit {
+    /** `V8 heap limit` or `container limit`. */
+    limit: string;
+    /** Live heap after a major GC, or what the container is charged. */
+    usedBytes: number;
+    /** The limit; of V8's heap its old space. */
+    bytes: number;
+    /** Time left at the rate of the last readings; null if they do not rise. */
+    leftMs: number | null;
+    /** For how long the event loop had not answered. */
+    loopSilentMs: number;
   }
 
   /** Content of a `Finding.*.json` file. */
@@ -253,6 +267,8 @@ declare namespace leakguard {
     context: Partial<Record<SeriesId, number>>;
     limits: Record<string, number>;
     timeToLimit: { ms: number; limit: string; bytes: number } | null;
+    /** The limit that was about to be reached when the finding was opened or later; such a finding knows no cooldown. */
+    nearLimit: NearLimit | null;
     settings: Record<string, Setting>;
     evidence: EvidenceStep[];
     pair: string | null;

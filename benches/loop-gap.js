@@ -33,41 +33,13 @@ const SETTINGS = {
   LEAKGUARD_LOG: 'silent',
 };
 
-/**
- * What the app does beside; the first is the one that is judged. A light app hardly ever stops by itself, so any
- * major GC, V8's own ones too, is many times its longest gap.
- */
-const LOADS = [
-  { load: 'busy', words: 'busy app', blocks: 5, judged: true },
-  { load: 'light', words: 'light app', blocks: 3, judged: false },
-];
-
 /** @param {{ node: string, quick: boolean }} options */
 async function measure({ node, quick }) {
-  const parts = [];
-  for (const one of LOADS) parts.push(await measureLoad(node, quick, one));
-  const [judged] = parts;
-  return {
-    columns: judged.columns,
-    rows: parts.flatMap(({ rows }) => rows),
-    figures: Object.fromEntries(parts.map(({ load, figures }) => [load, figures])),
-    spans: parts.flatMap(({ spans }) => spans),
-    requirements: judged.requirements,
-    notes: parts.flatMap(({ notes }) => notes),
-  };
-}
-
-/**
- * @param {string} node
- * @param {boolean} quick
- * @param {typeof LOADS[number]} app
- */
-async function measureLoad(node, quick, { load: kind, words, blocks: fully }) {
-  const blocks = quick ? 1 : fully;
+  const blocks = quick ? 1 : 5;
   const perBlock = quick ? 3 : 4;
   const wanted = blocks * perBlock;
   const forced = quick ? 1 : 5;
-  const settings = { guard: ROOT, heapMb: HEAP_MB, restMs: REST_MS, load: kind };
+  const settings = { guard: ROOT, heapMb: HEAP_MB, restMs: REST_MS };
   const app = new Child(node, 'heap.js', { settings, env: SETTINGS });
   const load = new Child(node, 'load.js');
   /** @type {any[]} */
@@ -109,7 +81,7 @@ async function measureLoad(node, quick, { load: kind, words, blocks: fully }) {
   const limit = LONG * median(gaps(calm));
   const long = (/** @type {any[]} */ of) => gaps(of).filter((gap) => gap > limit).length;
   const row = (/** @type {string} */ name, /** @type {any[]} */ of) => [
-    `${words}, ${name}`,
+    name,
     String(of.length),
     ms(median(gaps(of))),
     ms(quantile(gaps(of), 0.9)),
@@ -122,13 +94,13 @@ async function measureLoad(node, quick, { load: kind, words, blocks: fully }) {
   ];
   const rows = [
     row('one reading by the guard', read),
-    row('no reading', calm),
+    row('none', calm),
     row(
-      'no reading, every other span (A)',
+      'none, every other of them (A)',
       calm.filter((_, at) => at % 2 === 0),
     ),
     row(
-      'no reading, the others (A)',
+      'none, the others (A)',
       calm.filter((_, at) => at % 2 === 1),
     ),
     row('forced gc()', stopped),
@@ -141,7 +113,6 @@ async function measureLoad(node, quick, { load: kind, words, blocks: fully }) {
   const medianInterval = bootstrap([gaps(read), gaps(calm)], (a, b) => median(a) / median(b));
   const p90Interval = bootstrap([gaps(read), gaps(calm)], (a, b) => p90(a) / p90(b));
   return {
-    load: kind,
     columns: [
       'span of 5 s',
       'spans',
@@ -180,7 +151,7 @@ async function measureLoad(node, quick, { load: kind, words, blocks: fully }) {
       requirement('the same at the 90th percentile', ratio(atP90), '≤ 1.5 x', atP90 <= 1.5),
     ],
     notes: [
-      `The ${words}: way in use ${state.way}, heap ${state.heapMb.toFixed(0)} MB, ${REQUESTS_PER_SECOND} requests/s.`,
+      `Way in use: ${state.way}. Heap ${state.heapMb.toFixed(0)} MB, ${REQUESTS_PER_SECOND} requests/s.`,
       `After ${after.length} of ${blocks} blocks V8 made one more major GC by itself; the guard takes it as a reading.`,
       `Ratio at the median ${ratio(atMedian)} (95 % ${interval(medianInterval, ratio)}), at the 90th percentile ${ratio(atP90)} (${interval(p90Interval, ratio)}); a reading costs ${ms(mean(cpu(read)) - mean(cpu(calm)))} of CPU, helper threads counted (the guard reckons ${ms(mean(read.map((one) => one.guardCpuMs)))}).`,
     ],
@@ -191,10 +162,10 @@ module.exports = {
   name: 'loop-gap',
   title: 'Reading the live heap: how long the event loop stops',
   method: [
-    `A process with ${HEAP_MB} MB of small objects and ${REQUESTS_PER_SECOND} requests/s watches its loop with a 2 ms timer; spans of 5 s with one reading of the guard alternate with spans without, in blocks of four. The busy app allocates 400 objects every 2 ms and keeps them for 2 s (judged); the light one replaces 200 objects every 2 ms.`,
+    `A process with ${HEAP_MB} MB of small objects, light allocation and ${REQUESTS_PER_SECOND} requests/s watches its loop with a 2 ms timer; spans of 5 s with one reading of the guard alternate with spans without, in blocks of four.`,
     'Longest gap of each span, as seen and less the time in which the thread was ready and no core was free; the spans without a reading, split in two, are the A/A control.',
   ],
   perNode: true,
-  seconds: { full: 620, quick: 150 },
+  seconds: { full: 370, quick: 75 },
   measure,
 };

@@ -7,6 +7,7 @@
 
 const fs = require('node:fs');
 const path = require('node:path');
+const { setTimeout: delay } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 const { runLoad } = require('../test/apps/load.js');
 const { startApp } = require('../test/harness.js');
@@ -19,9 +20,10 @@ const USAGE = `npm run soak -- [options]
   --forks 3000        children of the GC stage, over all Node versions
   --snapshots 300     whole snapshots, over all Node versions
   --node 20,22,24,26  Node versions, or paths of binaries
-  --heaps 20,40,80,300    MB of live heap, one app after the other
+  --heaps 20,40,80,150,300    MB of live heap, each about as often; name one twice to have it more often
   --with plain,workers,children,inspector
   --rps 60            requests a second
+  --control 1         an A/A run beside each app: the same app and load without any fork, for this part of its time
   --minutes 60        ends after so long, whatever was reached
   --out docs/SOAK.md  the report; its rows go beside it as soak.json
   --merge             add to the rows that are there`;
@@ -61,6 +63,9 @@ const LOAD = {
  * @property {number} requests
  * @property {number} failedRequests
  * @property {number} ownChildren that the app started
+ * @property {number} [controlRequests] of the same app under the same load without any fork
+ * @property {number} [controlFailedRequests]
+ * @property {string[]} [controlHarm]
  */
 
 /**
@@ -142,10 +147,40 @@ class Orders {
 }
 
 /**
- * @param {{ node: string, version: string, variant: string, heapMb: number, gcStages: number, snapshots: number, rps: number }} plan
+ * An app with its A/A run: the same app, the same load, and nothing is asked of the guard. They change places from app
+ * to app, so that neither always has the warmer machine.
+ *
+ * @param {Plan} plan
+ * @param {number} share of the app's time that its A/A run takes
+ * @param {number} expectedMs of the app, for an A/A run that comes first
+ * @returns {Promise<{ row: Row, tookMs: number }>}
+ */
+async function runBoth(plan, share, expectedMs) {
+  const controlled = share > 0;
+  const first = controlled && expectedMs > 0;
+  const control = (/** @type {number} */ ms) =>
+    runApp({ ...plan, gcStages: 0, snapshots: 0, idleMs: ms * share });
+  let other = first ? await control(expectedMs) : null;
+  const began = Date.now();
+  const row = await runApp(plan);
+  const tookMs = Date.now() - began;
+  if (controlled && other === null) other = await control(tookMs);
+  if (other !== null) {
+    row.controlRequests = other.requests;
+    row.controlFailedRequests = other.failedRequests;
+    row.controlHarm = other.harm;
+  }
+  return { row, tookMs };
+}
+
+/**
+ * @typedef {{ node: string, version: string, variant: string, heapMb: number, gcStages: number, snapshots: number,
+ *   rps: number, idleMs?: number }} Plan `idleMs`: an A/A run, which is under load for so long
+ *
+ * @param {Plan} plan
  * @returns {Promise<Row>}
  */
-async function runApp({ node, version, variant, heapMb, gcStages, snapshots, rps }) {
+async function runApp({ node, version, variant, heapMb, gcStages, snapshots, rps, idleMs }) {
   /** @type {Row} */
   const row = {
     node: version,
@@ -199,6 +234,7 @@ async function runApp({ node, version, variant, heapMb, gcStages, snapshots, rps
   try {
     if (variant === 'inspector') inspector = await attachInspector(app.stderr);
     const { held } = await orders.give('state');
+    if (idleMs !== undefined) await delay(idleMs);
     const between = Math.max(1, Math.ceil(gcStages / Math.max(1, snapshots)));
     while (row.gcStages < gcStages || row.snapshots < snapshots) {
       for (let i = 0; i < between && row.gcStages < gcStages; i++) await gcStage(orders, row);
@@ -285,8 +321,8 @@ function total(rows, of) {
 /** @param {Row[]} rows @param {(row: Row) => string} name */
 function table(rows, name) {
   const lines = [
-    '| | apps | GC stages good at try 1 / 2 / 3, of | snapshots good at try 1 / 2 / 3, of | loop stop ms, median / p99 / max | requests failed, of |',
-    '|---|---|---|---|---|---|',
+    '| | apps | GC stages good at try 1 / 2 / 3, of | snapshots good at try 1 / 2 / 3, of | loop stop ms, median / p99 / max | requests failed, of | without forks |',
+    '|---|---|---|---|---|---|---|',
   ];
   /** @type {Map<string, Row[]>} */
   const groups = new Map();
@@ -300,7 +336,8 @@ function table(rows, name) {
         `| ${sumEach(group.map((row) => row.gcTries)).join(' / ')}, ${sum(group, (row) => row.gcStages)} ` +
         `| ${sumEach(group.map((row) => row.snapshotTries)).join(' / ')}, ${sum(group, (row) => row.snapshots)} ` +
         `| ${quantile(pauses, 0.5)} / ${quantile(pauses, 0.99)} / ${quantile(pauses, 1)} ` +
-        `| ${sum(group, (row) => row.failedRequests)}, ${sum(group, (row) => row.requests)} |`,
+        `| ${sum(group, (row) => row.failedRequests)}, ${sum(group, (row) => row.requests)} ` +
+        `| ${sum(group, (row) => row.controlFailedRequests ?? 0)}, ${sum(group, (row) => row.controlRequests ?? 0)} |`,
     );
   }
   return lines.join('\n');
@@ -311,13 +348,15 @@ function render(rows) {
   const list = (/** @type {[string, number][]} */ entries) =>
     entries.length === 0 ? 'None.' : entries.map(([kind, n]) => `- ${n} x ${kind}`).join('\n');
   const harm = rows.flatMap((row) =>
-    row.harm.map((what) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${what}`),
+    [...row.harm, ...(row.controlHarm ?? []).map((what) => `without forks: ${what}`)].map(
+      (what) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${what}`,
+    ),
   );
   return `# Soak of forked snapshots
 
 Made by \`npm run soak\`; rows in soak.json. Express apps under load fork children that run the garbage collector as a
 snapshot does (GC stage), and children that write a whole snapshot, in which the objects that the app holds are then
-counted. Loop stops are wall time, other work on the machine included. A try is a child that was begun; looking for a quiet moment may stop the loop more often (${sum(rows, (row) => row.attempts)}
+counted. "Without forks" is the A/A run: the same app under the same load, of which nothing is asked. Loop stops are wall time, other work on the machine included. A try is a child that was begun; looking for a quiet moment may stop the loop more often (${sum(rows, (row) => row.attempts)}
 times in all). The apps started ${sum(rows, (row) => row.ownChildren)} children of their own.
 
 ## By Node version
@@ -352,7 +391,8 @@ async function main() {
       forks: { type: 'string', default: '3000' },
       snapshots: { type: 'string', default: '300' },
       node: { type: 'string', default: '20,22,24,26' },
-      heaps: { type: 'string', default: '20,40,80,300' },
+      heaps: { type: 'string', default: '20,40,80,150,300' },
+      control: { type: 'string', default: '1' },
       with: { type: 'string', default: 'plain,workers,children,inspector' },
       rps: { type: 'string', default: '60' },
       minutes: { type: 'string', default: '60' },
@@ -379,15 +419,17 @@ async function main() {
   const ends = Date.now() + Number(values.minutes) * 60_000;
   const begun = rows.length;
   const forksPerApp = Math.ceil((SNAPSHOTS_PER_APP * wanted.forks) / Math.max(1, wanted.snapshots));
+  /** @type {Map<number, number>} milliseconds of the last app with such a heap */
+  const lastTook = new Map();
   let reached = { forks: 0, snapshots: 0 };
   for (let round = 0; Date.now() < ends; round++) {
     if (reached.forks >= wanted.forks && reached.snapshots >= wanted.snapshots) break;
     // Versions change fastest, then variants; most apps are small.
     const { node, version } = nodes[round % nodes.length];
     const variant = variants[Math.floor(round / nodes.length) % variants.length];
-    const heapMb =
-      heaps[Math.min(heaps.length - 1, Math.clz32((round * 2654435761) >>> 0) % heaps.length)];
-    const row = await runApp({
+    // By the golden ratio: every stretch of rounds has each size about as often, whatever version and variant.
+    const heapMb = heaps[Math.floor(((round * 0.618034) % 1) * heaps.length)] ?? 20;
+    const plan = {
       node,
       version,
       variant,
@@ -395,7 +437,10 @@ async function main() {
       gcStages: Math.min(forksPerApp, wanted.forks - reached.forks),
       snapshots: Math.min(SNAPSHOTS_PER_APP, wanted.snapshots - reached.snapshots),
       rps: Number(values.rps),
-    });
+    };
+    const expected = round % 2 === 1 ? (lastTook.get(heapMb) ?? 0) : 0;
+    const { row, tookMs } = await runBoth(plan, Number(values.control), expected);
+    lastTook.set(heapMb, tookMs);
     rows.push(row);
     reached = {
       forks: sum(rows.slice(begun), (one) => one.gcStages),
@@ -404,7 +449,7 @@ async function main() {
     console.log(
       `${version} ${variant} ${heapMb} MB: GC stages ${row.gcTries.join('/')} of ${row.gcStages}, snapshots ` +
         `${row.snapshotTries.join('/')} of ${row.snapshots}, stop p50 ${quantile(row.pauses, 0.5)} max ${quantile(row.pauses, 1)} ms, ` +
-        `requests failed ${row.failedRequests} of ${row.requests}` +
+        `requests failed ${row.failedRequests} of ${row.requests}, without forks ${row.controlFailedRequests ?? 0} of ${row.controlRequests ?? 0}` +
         [...row.harm, ...Object.keys(row.failures), ...Object.keys(row.mishaps)]
           .map((text) => `\n  ${text}`)
           .join(''),

@@ -64,10 +64,10 @@ const REPLACED = 'the app or another tool ended this profile, or began one of it
  */
 function doOrders(native) {
   for (let order = native.takeProfileOrder(); order !== null; order = native.takeProfileOrder()) {
-    const [run, what, interval] = order;
+    const [run, what, interval, atLimit] = order;
     const began = performance.now();
     try {
-      const text = obey(what, interval);
+      const text = obey(what, interval, atLimit);
       native.profileAnswer(run, what, text, performance.now() - began);
     } catch (error) {
       const code = error instanceof Refusal ? error.code : 'failed';
@@ -80,12 +80,13 @@ function doOrders(native) {
 /**
  * @param {string} what
  * @param {number} interval
- * @returns {string | undefined} a reading
+ * @param {boolean} atLimit
+ * @returns {string | undefined} a reading; of `begin` the directory of a profile at V8's heap limit
  */
-function obey(what, interval) {
+function obey(what, interval, atLimit) {
   if (what === 'begin') {
     begin(interval);
-    return undefined;
+    return atLimit ? profileAtLimit() : undefined;
   }
   if (what === 'stop') {
     end();
@@ -118,6 +119,33 @@ function connect() {
     const why = error instanceof Error ? error.message : String(error);
     throw new Refusal('unavailable', `node:inspector cannot be used: ${why}`);
   }
+}
+
+/**
+ * Has Node (26 and later) write the profile once more when V8 reaches its heap limit, from inside the allocation that
+ * reached it: the one way to see a loop that never returns. It cannot be taken back, and lifts the limit for what it
+ * needs itself; the native thread has looked whether that fits, and brings the file in.
+ *
+ * @returns {string | undefined} the directory that Node will write it to
+ */
+function profileAtLimit() {
+  const v8 = /** @type {any} */ (require('node:v8'));
+  if (typeof v8.setHeapProfileNearHeapLimit !== 'function') return undefined;
+  try {
+    v8.setHeapProfileNearHeapLimit(1);
+  } catch {
+    return undefined;
+  }
+  return diagnosticDirectory();
+}
+
+/** Where Node writes diagnostic files. */
+function diagnosticDirectory() {
+  const given = [...(process.env.NODE_OPTIONS ?? '').split(' '), ...process.execArgv]
+    .map((option) => /^--diagnostic-dir=(.+)$/.exec(option)?.[1])
+    .filter((directory) => directory !== undefined)
+    .at(-1);
+  return path.resolve(given ?? process.cwd());
 }
 
 /** @param {number} length */

@@ -20,16 +20,17 @@ use crate::evidence::budget::{Allowance, Mode, SnapshotReason};
 use crate::evidence::fork::{self, ForkAbility};
 use crate::evidence::ledger::Grant;
 use crate::evidence::minder::{Errand, ForkReport, Minder, News, Terms};
-use crate::evidence::sink::{self, SinkHandle, SnapshotFacts, SnapshotFile};
+use crate::evidence::sink::{self, Filter, SinkHandle, SnapshotFacts, SnapshotFile};
 use crate::evidence::state::{CooldownKey, Cost};
 use crate::evidence::{
-    Compression, EvidenceName, Figures, Kind, Limits, Refusal, RefusalReason, SinkJob, SinkReport,
-    SnapshotRequest, Store, StoreOptions, WallMillis,
+    Compression, EvidenceName, Figures, Kind, Limits, Redacting, Refusal, RefusalReason, SinkJob,
+    SinkReport, SnapshotRequest, Store, StoreOptions, WallMillis,
 };
 use crate::finding::{Finding, Identity, SCHEMA, Step, routes_words};
+use crate::heap::redact::Redaction;
 use crate::mailbox::{EventKind, JobWay, ProfileOrder, SnapshotJob};
 use crate::metric::SeriesId;
-use crate::pipeline::{Cause, Draft, Piece};
+use crate::pipeline::{Cause, Draft, Piece, is_memory};
 use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
@@ -38,7 +39,7 @@ use crate::sample::{IsolateId, Millis, ProcessSample};
 use crate::tally::{self, Tally};
 use crate::trigger::Source;
 
-use profiles::{Held, Profiling};
+use profiles::{AtLimit, Held, Profiling};
 
 /// Findings, refusals and snapshots that `status()` remembers.
 const REMEMBERED: usize = 16;
@@ -194,9 +195,13 @@ pub struct Collector {
     store_problem: Option<String>,
     findings: Vec<Open>,
     active: Option<Active>,
+    /// A snapshot that came to nothing, which the directory's state does not know yet.
+    unnoted: Option<(Grant, Option<Cost>)>,
     profiles: BTreeMap<IsolateId, Profiling>,
     runs: u32,
     held: Option<Held>,
+    /// Node was asked for an allocation profile at V8's heap limit.
+    at_limit: Option<AtLimit>,
     jobs: u32,
     reports: (Sender<SinkReport>, Receiver<SinkReport>),
     /// From the minder of a forked snapshot.
@@ -234,9 +239,11 @@ impl Collector {
             store_problem: None,
             findings: Vec::new(),
             active: None,
+            unnoted: None,
             profiles: BTreeMap::new(),
             runs: 0,
             held: None,
+            at_limit: None,
             jobs: 0,
             reports: bounded(4),
             news: bounded(4),
@@ -331,6 +338,32 @@ impl Collector {
         self.open_with(now, draft, across.runs, around, out);
     }
 
+    /// A limit is about to be reached: the finding is written at once, whatever the cooldown. Where one about memory
+    /// is open in this run it is the same leak: that one learns of it.
+    pub fn near_end(&mut self, now: Millis, draft: Draft, around: &Surroundings, out: &dyn Outbox) {
+        let known = self
+            .findings
+            .iter_mut()
+            .rev()
+            .find(|open| open.finding.draft.pieces.iter().any(is_memory));
+        let Some(open) = known else {
+            self.open_with(now, draft, Vec::new(), around, out);
+            return;
+        };
+        let number = open.finding.draft.finding;
+        open.finding.limits = limits_json(around);
+        open.finding.draft.limit = draft.limit;
+        open.finding.draft.context = draft.context;
+        open.finding.draft.near = draft.near;
+        self.expect_at_limit(number);
+        if let Some(payload) = self.save(number, out) {
+            let sentence = payload["sentence"].as_str().unwrap_or_default();
+            let id = payload["id"].as_str().unwrap_or_default();
+            out.say(LogLevel::Warn, &format!("{id}: {sentence}"));
+        }
+        self.attach_late(draft.isolate, out);
+    }
+
     /// The finding across runs whose snapshot is due at this live heap.
     pub fn across_due(&mut self, live_heap_bytes: f64) -> Option<(u32, Option<IsolateId>)> {
         if self.active.is_some() {
@@ -376,16 +409,11 @@ impl Collector {
         let Some(lead) = draft.pieces.first().map(|piece| piece.source.clone()) else { return };
         let evidence = draft.pieces.first().map(|piece| piece.evidence.clone());
         let wall = WallMillis(self.clock.wall_ms(now));
-        if let Some(store) = &self.store {
-            match store.claim_finding(wall, &self.cooldown_key(&lead), self.config.cooldown_ms) {
-                Err(refusal) if refusal.reason == RefusalReason::Cooldown => {
-                    self.refuse("finding", None, None, &refusal, out);
-                    return;
-                }
-                // Without its state the directory may still take the finding, and the log always does.
-                Err(refusal) => warn(out, "LEAKGUARD_DIR", &refusal.sentence),
-                Ok(()) => {}
-            }
+        // Near the end no cooldown keeps it back; nor does it begin one, which would silence what the next run finds.
+        let urgent = draft.near.is_some();
+        let silent_ms = draft.near.as_ref().map_or(0, |near| near.silent_ms);
+        if !urgent && !self.claim(wall, &lead, out) {
+            return;
         }
         let name = EvidenceName::next(Kind::Finding, wall, u64::from(around.tid));
         let isolate = draft.isolate;
@@ -438,6 +466,9 @@ impl Collector {
             self.findings.remove(0);
         }
         self.attach_profile(number);
+        if urgent {
+            self.expect_at_limit(number);
+        }
         let payload = self.save(number, out);
         if let Some(payload) = payload {
             let sentence = payload["sentence"].as_str().unwrap_or_default().to_owned();
@@ -464,7 +495,30 @@ impl Collector {
         }
         let key = self.findings.last().map(|open| self.cooldown_key(&open.lead));
         let purpose = Purpose::Finding(number);
+        if silent_ms >= 2 * self.config.interval_ms {
+            let sentence = "the event loop does not answer, and only it can write or fork one";
+            let refusal = Refusal::plain(RefusalReason::Busy, sentence);
+            self.refuse_snapshot(&purpose, isolate, &refusal, out);
+            return;
+        }
         self.begin_snapshot(now, Wish { purpose, isolate, key, not_forked: None }, around, out);
+    }
+
+    /// Starts the cooldown of a finding, or says that an earlier one has not ended.
+    fn claim(&mut self, wall: WallMillis, lead: &Source, out: &dyn Outbox) -> bool {
+        let Some(store) = &self.store else { return true };
+        match store.claim_finding(wall, &self.cooldown_key(lead), self.config.cooldown_ms) {
+            Err(refusal) if refusal.reason == RefusalReason::Cooldown => {
+                self.refuse("finding", None, None, &refusal, out);
+                false
+            }
+            // Without its state the directory may still take the finding, and the log always does.
+            Err(refusal) => {
+                warn(out, "LEAKGUARD_DIR", &refusal.sentence);
+                true
+            }
+            Ok(()) => true,
+        }
     }
 
     /// Adds a series to a finding that is open.
@@ -572,6 +626,7 @@ impl Collector {
     pub fn tick(&mut self, now: Millis, process: &ProcessSample, out: &dyn Outbox) {
         self.release_overdue(now, out);
         self.analyst.watch(&Figures::from_sample(0, process));
+        self.look_at_limit(now, out);
         let Some(active) = self.active.as_mut() else { return };
         active.watch(process);
         if active.minder.is_none()
@@ -660,9 +715,7 @@ impl Collector {
         match report.result {
             Ok(file) => self.snapshot_done(now, wall, active, cost, &file, None, process, out),
             Err(error) => {
-                if let Some(store) = &self.store {
-                    let _ = store.fail_snapshot(wall, &active.grant, cost);
-                }
+                self.give_back(wall, active.grant, Some(cost));
                 out.record(0, ended(false, None, Some(active.pause_ms), &error.to_string()));
                 self.tally.snapshot(active.purpose.reason(), tally::Outcome::Failed);
                 let step = Step {
@@ -862,6 +915,7 @@ impl Collector {
         out: &dyn Outbox,
     ) -> Result<(), Refusal> {
         let Wish { purpose, isolate, key, not_forked } = wish;
+        let redact = self.config.redact;
         if let Some(refusal) = refused_by_settings(&self.config) {
             return Err(refusal);
         }
@@ -898,6 +952,9 @@ impl Collector {
         };
         let limits = Limits::from(&self.config);
         let wall = WallMillis(self.clock.wall_ms(now));
+        if let Some((grant, cost)) = self.unnoted.take() {
+            self.give_back(wall, grant, cost);
+        }
         let grant = store
             .reserve_snapshot(wall, &request, &figures, &limits)
             .map_err(|refusal| both_ways(refusal, self.config.snapshot, not_forked))?;
@@ -913,7 +970,7 @@ impl Collector {
             tid: u64::from(around.tid),
             node_version: self.identity.node.clone(),
             heap_bytes: figures.live_heap_bytes,
-            redaction: "none".into(),
+            redaction: redact.map_or("none", Redaction::as_str).into(),
         };
         self.jobs += 1;
         let mut active = Active {
@@ -934,7 +991,10 @@ impl Collector {
             written: false,
         };
         let allowance = active.grant.allowance.clone();
-        let job = move || SinkJob::new(facts.clone(), compression, &allowance);
+        let job = move || SinkJob {
+            filter: redact.map(|mode| Box::new(Redacting::new(mode)) as Box<dyn Filter>),
+            ..SinkJob::new(facts.clone(), compression, &allowance)
+        };
         if mode == Mode::Fork {
             return match self.fork(&store, job, &active.grant) {
                 Ok(minder) => {
@@ -1116,14 +1176,9 @@ impl Collector {
         let inline_next = self.config.snapshot == SnapshotMode::Auto
             && !failure.final_for_all
             && failure.reason != RefusalReason::ShuttingDown;
-        if let Some(store) = &self.store {
-            // What is tried another way, or was never begun, does not count.
-            let _ = if inline_next || report.tries == 0 {
-                store.cancel_snapshot(wall, &active.grant)
-            } else {
-                store.fail_snapshot(wall, &active.grant, cost)
-            };
-        }
+        // What is tried another way, or was never begun, does not count.
+        let counts = !inline_next && report.tries > 0;
+        self.give_back(wall, active.grant, counts.then_some(cost));
         let isolate = Some(active.isolate);
         if inline_next {
             let not_forked = Some(failure.sentence);
@@ -1175,6 +1230,19 @@ impl Collector {
         }
         out.record(0, ended(false, None, None, &refusal.sentence));
         self.refuse_snapshot(&active.purpose, Some(active.isolate), &refusal, out);
+    }
+
+    /// A snapshot that was granted came to nothing: it cost this much, or was never begun. What a full disk keeps
+    /// from being noted is noted before the next one: else this process would wait for itself.
+    fn give_back(&mut self, wall: WallMillis, grant: Grant, cost: Option<Cost>) {
+        let Some(store) = &self.store else { return };
+        let noted = match cost {
+            Some(cost) => store.fail_snapshot(wall, &grant, cost),
+            None => store.cancel_snapshot(wall, &grant),
+        };
+        if noted.is_err() {
+            self.unnoted = Some((grant, cost));
+        }
     }
 
     fn refuse(
@@ -1328,11 +1396,11 @@ pub fn settings_against_fork(config: &Config) -> Option<&'static str> {
 
 /// The refusal of every snapshot that follows from the settings alone.
 pub fn refused_by_settings(config: &Config) -> Option<Refusal> {
-    config.redact.then(|| {
+    (config.redact.is_some() && !cfg!(target_os = "linux")).then(|| {
         Refusal::plain(
             RefusalReason::Disabled,
-            "LEAKGUARD_REDACT is set, and this version cannot redact while it writes: no snapshot is written; \
-             without it, `leakguard redact IN OUT` redacts a file afterwards",
+            "LEAKGUARD_REDACT is set, and on this platform V8 writes to a file itself, texts included: no snapshot is \
+             written; without it, `leakguard redact IN OUT` redacts a file afterwards",
         )
     })
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::heap::redact::Redaction;
 use sha2::{Digest, Sha256};
 
 /// Milliseconds in one hour: growth rates are kept per hour.
@@ -142,8 +143,6 @@ pub struct OptionSpec {
     pub default: &'static str,
     /// One line of help.
     pub help: &'static str,
-    /// Set while the feature behind it is not in this version: giving it is accepted and said once.
-    pub later: bool,
 }
 
 impl OptionSpec {
@@ -174,11 +173,7 @@ const fn option(
     default: &'static str,
     help: &'static str,
 ) -> OptionSpec {
-    OptionSpec { key, kind, default, help, later: false }
-}
-
-const fn later(spec: OptionSpec) -> OptionSpec {
-    OptionSpec { later: true, ..spec }
+    OptionSpec { key, kind, default, help }
 }
 
 /// Every setting there is, in the order of the docs.
@@ -273,12 +268,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "silence after a finding, per series and cause",
     ),
     option("compress", Kind::Choice(&["none", "gzip", "zstd"]), "none", "`none` `gzip` `zstd`"),
-    later(option(
+    option(
         "redact",
         Kind::Choice(&["none", "strings", "keys"]),
         "none",
-        "`none` `strings` `keys`",
-    )),
+        "what snapshots are written without: `none` `strings` (texts) `keys` (property names too)",
+    ),
     option(
         "profile",
         Kind::Choice(&["auto", "off"]),
@@ -425,9 +420,8 @@ pub struct Config {
     pub cooldown_ms: u64,
     /// Of snapshots.
     pub compress: Compress,
-    /// Redaction was asked for. This version cannot do it while writing, so that no snapshot is written then:
-    /// a secret on the disk is what was to be avoided.
-    pub redact: bool,
+    /// What snapshots are written without, while they are written.
+    pub redact: Option<Redaction>,
     /// Whether allocations are sampled once a suspicion stands.
     pub profile: bool,
     /// Whether new snapshots are analysed in a process of their own.
@@ -489,15 +483,6 @@ pub fn resolve(given: &[Given]) -> (Config, Vec<Problem>) {
         for one in given.iter().filter(|one| spec.answers_to(one)) {
             match parse(spec.kind, one.value.trim()) {
                 Some(value) => {
-                    if spec.later && one.value.trim() != spec.default {
-                        problems.push(Problem {
-                            code: "LEAKGUARD_LATER",
-                            message: format!(
-                                "{}: accepted, but this version of leakguard does not do it yet",
-                                one.name
-                            ),
-                        });
-                    }
                     if best.as_ref().is_none_or(|(_, _, origin)| *origin <= one.origin) {
                         let shown = match value {
                             Value::Digest(_) => "set",
@@ -749,7 +734,11 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
         },
         profile: value("profile").text() != "off",
         analyze: value("analyze").text() != "off",
-        redact: value("redact").text() != "none",
+        redact: match value("redact").text() {
+            "strings" => Some(Redaction::Strings),
+            "keys" => Some(Redaction::Keys),
+            _ => None,
+        },
         listeners: value("listeners").flag(),
         routes: value("routes").flag(),
         signal: value("signal").optional_text(),
@@ -1020,13 +1009,6 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_of_a_later_version_is_said_once_when_set() {
-        let (_, problems) = resolve(&[environment("LEAKGUARD_REDACT", "strings")]);
-        assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].code, "LEAKGUARD_LATER");
-    }
-
-    #[test]
     fn a_hook_is_a_program_and_its_arguments() {
         let (config, problems) = resolve(&[environment("LEAKGUARD_HOOK", "ship \"a b\" c")]);
         assert_eq!(config.hook.unwrap(), ["ship", "a b", "c"]);
@@ -1057,8 +1039,13 @@ mod tests {
 
     #[test]
     fn redaction_that_is_asked_for_is_known_of() {
-        assert!(!Config::default().redact);
-        assert!(resolve(&[environment("LEAKGUARD_REDACT", "strings")]).0.redact);
+        assert_eq!(Config::default().redact, None);
+        for (text, redact) in
+            [("none", None), ("strings", Some(Redaction::Strings)), ("keys", Some(Redaction::Keys))]
+        {
+            let (config, problems) = resolve(&[environment("LEAKGUARD_REDACT", text)]);
+            assert_eq!((config.redact, problems.len()), (redact, 0));
+        }
     }
 
     #[test]

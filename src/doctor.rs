@@ -336,7 +336,6 @@ impl Checks {
         for problem in &seen.problems {
             let remedy = match problem.code {
                 "LEAKGUARD_UNKNOWN" => "correct the name or unset the variable",
-                "LEAKGUARD_LATER" => "unset it, and do not rely on it",
                 "LEAKGUARD_SETTINGS" => "change one of them",
                 _ => "correct the value; until then the default holds",
             };

@@ -6,12 +6,16 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Bytes, Config};
 use crate::metric::{SeriesId, Unit};
+use crate::near_end::NearLimit;
 use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
 use crate::postmortem::{self, RunSummary};
 use crate::probe::FdKind;
 use crate::profile::Allocation;
 use crate::routes::{Explanation, Share, Traffic, TrafficView, Verdict};
 use crate::sample::{Millis, Site};
+
+/// From here on the silence of an event loop is worth a word: three ticks of the default interval.
+const SILENT_MS: u64 = 3_000;
 
 /// Version of the schema of `Finding.*.json`; raised when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -152,6 +156,13 @@ impl Finding {
             "context": self.draft.context.iter().map(|(id, value)| (id.as_str().to_owned(), json!(value.round()))).collect::<Map<_, _>>(),
             "limits": self.limits,
             "timeToLimit": self.draft.limit.map(|(ms, kind, bytes)| json!({ "ms": ms, "limit": kind.words(), "bytes": bytes })),
+            "nearLimit": self.draft.near.as_ref().map(|near| json!({
+                "limit": near.kind.words(),
+                "usedBytes": near.used_bytes,
+                "bytes": near.limit_bytes,
+                "leftMs": near.left_ms,
+                "loopSilentMs": near.silent_ms,
+            })),
             "settings": settings_json(config),
             "evidence": self.steps,
             "pair": self.pair,
@@ -162,10 +173,12 @@ impl Finding {
 
     /// What leaks, at what rate, since when, what holds it, and when it will be too late: one line.
     pub fn sentence(&self, identity: &Identity, time: ShowTime<'_>) -> String {
-        if let (false, Some(piece)) = (self.runs.is_empty(), self.draft.pieces.first()) {
-            return postmortem::across_words(&self.runs, piece.source.series);
-        }
         let mut parts = Vec::new();
+        parts.extend(self.draft.near.as_ref().map(near_words));
+        if let (false, Some(piece)) = (self.runs.is_empty(), self.draft.pieces.first()) {
+            parts.push(postmortem::across_words(&self.runs, piece.source.series));
+            return parts.join("; ");
+        }
         match &self.draft.cause {
             Cause::Listeners(line) => parts.push(listeners_words(line, identity)),
             Cause::Timers { count } => parts.push(format!("timers pile up: {count} are pending")),
@@ -192,7 +205,8 @@ impl Finding {
         if let Some(allocation) = self.allocation.as_ref().filter(|one| self.is_news(one)) {
             parts.push(allocation_words(allocation, identity));
         }
-        if let Some((ms, kind, bytes)) = self.draft.limit {
+        let told = |kind| self.draft.near.as_ref().is_some_and(|near| near.kind == kind);
+        if let Some((ms, kind, bytes)) = self.draft.limit.filter(|(_, kind, _)| !told(*kind)) {
             parts.push(format!(
                 "at this rate the {} of {} is reached in {}",
                 kind.words(),
@@ -327,6 +341,25 @@ pub fn short_site(site: &Site, cwd: &str) -> String {
         _ => file,
     };
     format!("{file}:{}", site.line)
+}
+
+fn near_words(near: &NearLimit) -> String {
+    let mut words = format!(
+        "the {} is near: {} of {} used",
+        near.kind.words(),
+        Bytes(near.used_bytes),
+        Bytes(near.limit_bytes)
+    );
+    if let Some(ms) = near.left_ms {
+        words.push_str(&format!(", full in {} at this rate", duration_words(ms.max(1000))));
+    }
+    if near.silent_ms >= SILENT_MS {
+        words.push_str(&format!(
+            ", and the event loop has not answered for {}",
+            duration_words(near.silent_ms)
+        ));
+    }
+    words
 }
 
 fn listeners_words(line: &ListenerLine, identity: &Identity) -> String {
@@ -591,6 +624,7 @@ mod tests {
                 context: vec![],
                 limit: Some((34_800_000, LimitKind::Container, 512 << 20)),
                 routes: None,
+                near: None,
             },
             handles: vec![],
             fds: vec![FdKind {
@@ -650,6 +684,23 @@ mod tests {
         let heap = piece(SeriesId::LiveHeap, 11.8 * MB, 20.0 * MB, 26.3 * MB);
         expect![[r#"listeners of 'update' on EventEmitter pile up: 1012, +32/min, added at src/app.js:12 (handler); the live heap grows 11.8 MB/h since 14:02:10Z, 6 min after start-up (20.0 MB to 26.3 MB within 32 min); at this rate the container limit of 512 MB is reached in 9 h 40 min"#]]
             .assert_eq(&say(&finding(Cause::Listeners(line), vec![heap])));
+    }
+
+    #[test]
+    fn near_a_limit_that_is_said_first() {
+        let heap = piece(SeriesId::LiveHeap, 600.0 * 60.0 * MB, 20.0 * MB, 57.0 * MB);
+        let mut finding = finding(Cause::Memory { series: SeriesId::LiveHeap }, vec![heap]);
+        finding.draft.limit = Some((1_200, LimitKind::Heap, 64 << 20));
+        finding.draft.near = Some(NearLimit {
+            kind: LimitKind::Heap,
+            used_bytes: 57 << 20,
+            limit_bytes: 64 << 20,
+            left_ms: Some(200),
+            silent_ms: 4_000,
+            evidence: finding.draft.pieces[0].evidence.clone(),
+        });
+        expect![[r#"the V8 heap limit is near: 57.0 MB of 64.0 MB used, full in 1 s at this rate, and the event loop has not answered for 4 s; the live heap grows 600 MB/min since 14:02:10Z, 6 min after start-up (20.0 MB to 57.0 MB within 32 min)"#]]
+            .assert_eq(&say(&finding));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod heap;
 pub mod hook;
 pub mod mailbox;
 pub mod metric;
+pub mod near_end;
 pub mod page;
 pub mod pipeline;
 pub mod postmortem;

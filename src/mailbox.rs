@@ -136,6 +136,8 @@ pub struct ProfileOrder {
     pub what: &'static str,
     /// Mean distance of samples for `begin`, bytes.
     pub interval_bytes: u32,
+    /// With `begin`: whether Node is to write the profile as well when V8 reaches its heap limit, where it can.
+    pub at_limit: bool,
 }
 
 /// The mailbox of one isolate.

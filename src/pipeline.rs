@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
+use crate::near_end::{self, NearLimit};
 use crate::profile::{self, Order, ProfilePlan};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
 use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
@@ -69,6 +70,8 @@ pub enum Action {
         /// The cause, if this series knows one.
         cause: Option<Cause>,
     },
+    /// A limit is about to be reached: write the finding at once, whatever the cooldown. Once per process.
+    NearEnd(Box<Draft>),
     /// Do something about this isolate's allocation profile. Comes before the finding that it belongs to, so that
     /// the reading is under way when the snapshot is asked for.
     Profile(IsolateId, Order),
@@ -160,6 +163,8 @@ pub struct Draft {
     pub limit: Option<(u64, LimitKind, u64)>,
     /// Which requests the growth goes with, where requests were counted.
     pub routes: Option<Explanation>,
+    /// The limit that was near when it was opened or later.
+    pub near: Option<NearLimit>,
 }
 
 /// Which limit is nearest.
@@ -273,6 +278,8 @@ struct Isolate {
     /// When the last reading of any kind came from the JS thread.
     heartbeat: Millis,
     memory: Option<(Millis, f64)>,
+    /// Heap committed, and anonymous memory of the process, when the JS thread last answered.
+    then: Option<(f64, f64)>,
     wait: Option<Wait>,
     routes: Routes,
 }
@@ -358,6 +365,10 @@ pub struct Pipeline {
     /// When the guard itself last disturbed the process' memory: what came before is not compared with after.
     disturbed: Millis,
     questions: Vec<Question>,
+    /// `process.version`, which says what of V8's heap limit is old space.
+    node: String,
+    /// The end was near once, and was said.
+    ended: bool,
 }
 
 impl Pipeline {
@@ -379,7 +390,15 @@ impl Pipeline {
             warmed: false,
             disturbed: now,
             questions: Vec::new(),
+            node: String::new(),
+            ended: false,
         }
+    }
+
+    /// Says which Node this is: `process.version`.
+    #[must_use]
+    pub fn of_node(self, version: &str) -> Pipeline {
+        Pipeline { node: version.to_owned(), ..self }
     }
 
     /// An isolate came under guard.
@@ -402,6 +421,7 @@ impl Pipeline {
                 large_objects: None,
                 heartbeat: now,
                 memory: None,
+                then: None,
                 wait: None,
                 routes: Routes::default(),
             },
@@ -473,8 +493,12 @@ impl Pipeline {
 
     /// A JS thread answered.
     pub fn on_isolate(&mut self, id: IsolateId, at: Millis, reading: &IsolateReading) {
+        let anon = self.anon.last().map(|(_, bytes)| bytes);
         let Some(isolate) = self.isolates.get_mut(&id) else { return };
         isolate.heartbeat = at;
+        if let (Some(total), Some(anon)) = (reading.heap_total_bytes, anon) {
+            isolate.then = Some((total, anon));
+        }
         isolate.heap_limit = reading.heap_limit_bytes.or(isolate.heap_limit);
         isolate.large_objects = reading.large_object_bytes.or(isolate.large_objects);
         if let (Some(total), Some(external)) = (reading.heap_total_bytes, reading.external_bytes) {
@@ -513,8 +537,8 @@ impl Pipeline {
         reading: LiveHeapReading,
         cost_ms: Option<f64>,
     ) {
+        // No sign of life: a loop that never returns collects garbage too.
         let Some(isolate) = self.isolates.get_mut(&id) else { return };
-        isolate.heartbeat = at;
         isolate.plan.ended(at, reading.pause_ms, cost_ms, reading.bytes);
         if let Some(tracked) = isolate.tracked.get_mut(&SeriesId::LiveHeap) {
             tracked.series.push(at, reading.bytes);
@@ -584,6 +608,69 @@ impl Pipeline {
         self.disturbed = now;
     }
 
+    /// Looks whether a limit is about to be reached. After every process sample and every major GC: a loop that never
+    /// returns leaves no time for more. The first time it is, there is a finding to be written at once.
+    pub fn near_end(&mut self, now: Millis) -> Option<Action> {
+        if self.ended {
+            return None;
+        }
+        let (isolate, near) = self.nearest_end(now)?;
+        self.ended = true;
+        let source = Source {
+            series: near.evidence.series,
+            isolate: isolate.filter(|_| near.evidence.series == SeriesId::LiveHeap),
+            emitter: None,
+        };
+        let finding = self.trigger.open_at_once(now, &source);
+        let isolate = isolate.or_else(|| self.first_isolate());
+        let mut draft = self.draft(finding, now, Vec::new());
+        draft.isolate = isolate;
+        draft.pieces.retain(|piece| piece.source != source);
+        let named = draft.pieces.iter().find(|piece| !is_memory(piece));
+        draft.cause = named
+            .and_then(|piece| self.cause(&piece.source))
+            .unwrap_or(Cause::Memory { series: near.evidence.series });
+        draft.pieces.insert(0, self.piece(now, source, near.evidence.clone(), false));
+        draft.limit = near.left_ms.map(|ms| (ms, near.kind, near.limit_bytes)).or(draft.limit);
+        draft.near = Some(near);
+        if let Some(isolate) = isolate.and_then(|id| self.isolates.get_mut(&id)) {
+            isolate.profile.hurry();
+        }
+        Some(Action::NearEnd(Box::new(draft)))
+    }
+
+    /// The first limit that is near, and the isolate whose heap it is.
+    fn nearest_end(&self, now: Millis) -> Option<(Option<IsolateId>, NearLimit)> {
+        let process = &self.last_process;
+        let memory =
+            [process.cgroup_limit_bytes, process.mem_total_bytes].into_iter().flatten().min();
+        for (id, isolate) in &self.isolates {
+            let Some(limit) = isolate.heap_limit else { continue };
+            let limit = near_end::old_space_bytes(limit, &self.node, memory);
+            let silent_ms = now.0.saturating_sub(isolate.heartbeat.0);
+            let live = isolate.tracked.get(&SeriesId::LiveHeap).map(|tracked| &tracked.series);
+            let collected =
+                live.and_then(Series::last).is_some_and(|(at, _)| at > isolate.heartbeat);
+            let seen = live.and_then(|live| near_end::heap(live, limit, now));
+            let near = seen.or_else(|| {
+                // Where major GCs are seen, they know better.
+                let (total, anon) = isolate.then.filter(|_| !collected)?;
+                (silent_ms >= 2 * self.config.interval_ms)
+                    .then(|| near_end::blocked_heap(total, anon, &self.anon, limit, now))?
+            });
+            if let Some(near) = near {
+                return Some((Some(*id), NearLimit { silent_ms, ..near }));
+            }
+        }
+        let near = near_end::container(&self.last_process, &self.anon, now)?;
+        let silent_ms = self
+            .isolates
+            .values()
+            .next()
+            .map_or(0, |isolate| now.0.saturating_sub(isolate.heartbeat.0));
+        Some((None, NearLimit { silent_ms, ..near }))
+    }
+
     /// Judges everything that is due and says what is to be done.
     pub fn step(&mut self, now: Millis) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -620,6 +707,7 @@ impl Pipeline {
             }
         }
         self.answer_for_routes(now, &mut actions);
+        actions.extend(self.near_end(now));
         self.plan_profiles(now, &mut actions);
         self.plan_readings(now, &mut actions);
         actions
@@ -991,6 +1079,7 @@ impl Pipeline {
             isolate,
             cause,
             limit: self.limit(isolate, &pieces),
+            near: None,
             pieces,
             listeners: state.map(|state| listener_lines(state, LISTENER_LINES)).unwrap_or_default(),
             context: views(&self.process)
@@ -1146,6 +1235,11 @@ fn memory_window(piece: &Piece, id: IsolateId) -> Option<u64> {
     let source = &piece.source;
     (source.isolate == Some(id) && PROFILED.contains(&source.series))
         .then_some(piece.evidence.window_ms)
+}
+
+/// Whether a finding's series is memory of any kind.
+pub fn is_memory(piece: &Piece) -> bool {
+    piece.source.series.metric().unit == Unit::Bytes
 }
 
 /// Whether a finding's series is memory of this isolate, whose allocations a profile sees.
@@ -1455,6 +1549,68 @@ mod tests {
         assert_eq!(seen[opened].0, seen[order("finish")].0);
     }
 
+    /// An isolate with 64 MB of old space (Node 22) that has answered once, and major GCs of a loop that never returns.
+    fn runaway(config: Config) -> (Pipeline, Vec<(u64, Action)>) {
+        let mut pipeline = Pipeline::new(config, Millis(0)).of_node("v22.23.3");
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let answer = IsolateReading {
+            heap_used_bytes: Some(6.0 * MB),
+            heap_total_bytes: Some(9.0 * MB),
+            heap_limit_bytes: Some(112.0 * MB),
+            ..IsolateReading::default()
+        };
+        pipeline.on_isolate(MAIN, Millis(1_000), &answer);
+        let mut seen = Vec::new();
+        for (at, live) in
+            [(1_100, 12.0), (1_200, 24.0), (1_300, 37.0), (1_400, 50.0), (1_500, 62.0)]
+        {
+            let reading = LiveHeapReading { bytes: live * MB, pause_ms: 40.0 };
+            pipeline.on_live_heap(MAIN, Millis(at), reading, None);
+            seen.extend(pipeline.near_end(Millis(at)).map(|action| (at, action)));
+        }
+        (pipeline, seen)
+    }
+
+    #[test]
+    fn a_loop_that_never_returns_is_told_once_in_the_warm_up_too() {
+        let (mut pipeline, seen) = runaway(fast());
+        let [(1_400, Action::NearEnd(draft))] = &seen[..] else { panic!("{seen:?}") };
+        let near = draft.near.as_ref().unwrap();
+        assert_eq!(
+            (near.kind, near.used_bytes, near.limit_bytes),
+            (LimitKind::Heap, 50 << 20, 64 << 20)
+        );
+        assert_eq!((near.silent_ms, draft.isolate), (400, Some(MAIN)));
+        assert_eq!(draft.pieces[0].source.series, SeriesId::LiveHeap);
+        assert_eq!(draft.pieces[0].points.len(), 4);
+        assert!(draft.limit.is_some_and(|(ms, kind, _)| ms < 200 && kind == LimitKind::Heap));
+        assert_eq!(pipeline.phase(), Phase::WarmUp);
+        // Settings that change do not make it a second end.
+        pipeline.configure(Config { cooldown_ms: 0, ..fast() });
+        assert_eq!(pipeline.near_end(Millis(1_600)), None);
+    }
+
+    #[test]
+    fn a_major_gc_is_no_sign_of_life_of_the_event_loop() {
+        let (pipeline, _) = runaway(fast());
+        assert_eq!(pipeline.heartbeat(MAIN), Some(Millis(1_000)));
+    }
+
+    #[test]
+    fn a_container_that_fills_is_told_while_the_heap_has_room() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0)).of_node("v22.23.3");
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let seen = drive(&mut pipeline, 0..9, |s| 20.0 * MB + s * 50.0 * MB, |_| 3);
+        let told = |action: &Action| match action {
+            Action::NearEnd(draft) => draft.near.clone(),
+            _ => None,
+        };
+        let near: Vec<NearLimit> = seen.iter().filter_map(|(_, action)| told(action)).collect();
+        let [near] = &near[..] else { panic!("{seen:?}") };
+        assert_eq!((near.kind, near.limit_bytes), (LimitKind::Container, 512 << 20));
+        assert!(near.used_bytes < 500 << 20 && near.left_ms.unwrap() <= 3_000, "{near:?}");
+    }
+
     #[test]
     fn onset_is_told_when_it_comes_late() {
         let mut pipeline = Pipeline::new(fast(), Millis(0));
@@ -1514,7 +1670,7 @@ mod tests {
         let mut pipeline = Pipeline::new(fast(), Millis(0));
         pipeline.attach(MAIN, Way::Pressure, Millis(0));
         let names = ["(unfinished)", "(other)", "GET /a", "GET /b", "GET /c"];
-        let names = std::sync::Arc::new(names.map(String::from).to_vec());
+        let names = Arc::new(names.map(String::from).to_vec());
         let (mut opened, mut said) = (None, Vec::new());
         for second in 0..200 {
             let live = |s: f64| 20.0 * MB + 10_000.0 * turns(s)[0];
@@ -1532,7 +1688,7 @@ mod tests {
             if pipeline.last(MAIN, SeriesId::LiveHeap).is_some_and(|(at, _)| at == now) {
                 let [a, b, c] = turns(second as f64);
                 let counts = RouteCounts {
-                    names: std::sync::Arc::clone(&names),
+                    names: Arc::clone(&names),
                     counts: vec![0.0, 0.0, a, b, c],
                     after_gc: true,
                 };

@@ -348,11 +348,11 @@ fn heap_use(history: &RunHistory) -> Option<Use> {
     })
 }
 
-/// What of `heap_size_limit` is old space: the rest is three semi-spaces, whose default differs by version.
+/// What of `heap_size_limit` is old space, bytes: the rest is three semi-spaces, whose default differs by version.
 /// Measured with `--max-old-space-size=64` on 20.20 and 22.23 (limit 112 MB), 24.21 (256 MB) and 26.10
 /// (160 MB), and the same difference at the default of 4,096 MB. With another `--max-semi-space-size` it is
 /// off by as much: never by more than three quarters of the limit.
-fn old_space_bytes(heap_limit: f64, node_version: &str) -> f64 {
+pub fn old_space_bytes(heap_limit: f64, node_version: &str) -> f64 {
     const MB: f64 = 1_048_576.0;
     let major = node_version.trim_start_matches('v').split('.').next();
     let semi_spaces = match major.and_then(|major| major.parse::<u32>().ok()) {
@@ -494,6 +494,7 @@ impl AcrossRuns {
             context: Vec::new(),
             limit: None,
             routes: None,
+            near: None,
         }
     }
 }

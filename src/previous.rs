@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::evidence::{EvidenceName, Kind, ProcessIdentity, Store, WallMillis};
+use crate::evidence::{EvidenceName, Kind, ProcessIdentity, Store, WallMillis, at_limit};
 use crate::postmortem::{self, AcrossRuns, RunSummary};
 use crate::probe::HostIdentity;
 use crate::recorder::{self, DEFAULT_KEPT_RUNS};
@@ -134,6 +134,27 @@ fn read(store: &Store, path: &Path, file: &str, host: &HostIdentity) -> Option<S
     Some(Seen { summary, same_container, completed })
 }
 
+/// The step of a finding that stands for the allocation profile Node writes when V8 reaches its heap limit.
+pub const AT_LIMIT: &str = "profile_at_limit";
+
+/// What it says once that profile is there.
+pub const AT_LIMIT_WRITTEN: &str =
+    "allocation profile written by Node as V8 reached its heap limit";
+
+/// Brings in the profile that a run had Node write and did not live to bring in itself.
+fn adopt_at_limit(store: &Store, pid: u32, step: &mut Value) {
+    let Some(directory) = step["numbers"]["directory"].as_str() else { return };
+    let since = WallMillis(step["numbers"]["sinceMs"].as_u64().unwrap_or(u64::MAX));
+    let found = at_limit::find(Path::new(directory), pid, since);
+    let now = WallMillis::now();
+    if let Some((name, bytes)) = found.and_then(|path| at_limit::take(store, &path, now, 0).ok()) {
+        step["state"] = json!("written");
+        step["file"] = json!(name.to_string());
+        step["sentence"] = json!(AT_LIMIT_WRITTEN);
+        step["numbers"] = json!({ "fileBytes": bytes });
+    }
+}
+
 /// Adds how the run ended to the file of a finding it made.
 fn complete(
     store: &Store,
@@ -153,6 +174,9 @@ fn complete(
     members.insert("postmortem".into(), postmortem);
     // What was under way when it died will not come.
     for step in members.get_mut("evidence").and_then(Value::as_array_mut).into_iter().flatten() {
+        if step["kind"] == AT_LIMIT && step["state"] == "pending" {
+            adopt_at_limit(store, summary.pid, step);
+        }
         if step["state"] == "pending" && step.is_object() {
             step["state"] = json!("failed");
             step["sentence"] = json!("the process ended before it was done");

@@ -647,7 +647,7 @@ impl Sampler {
         let collector = Collector::open(clock, identity, config.clone(), analyst, &isolates);
         isolates.hook.lock().configure(config.hook.as_deref(), collector.store().cloned());
         Sampler {
-            pipeline: Pipeline::new(config.clone(), clock.now()),
+            pipeline: Pipeline::new(config.clone(), clock.now()).of_node(&shared.identity.node),
             settings: settings_json(&config),
             probe: probe::open(),
             host: HostIdentity::default(),
@@ -974,6 +974,7 @@ impl Sampler {
                         reading.pause_ms
                     ),
                 );
+                self.look_for_the_end();
                 if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
                     guarded.lost_in_a_row = 0;
                     // Buffers are judged by what is left after a GC too.
@@ -983,6 +984,17 @@ impl Sampler {
             }
             Reading::LiveHeapFailed => self.pipeline.live_heap_unavailable(id),
         }
+    }
+
+    /// Looks, after a major GC, whether it is the last but few. It does not wait for the tick, which may come too late.
+    fn look_for_the_end(&mut self) {
+        let now = self.now();
+        if let Some(action) = self.pipeline.near_end(now) {
+            let sample = self.probe.read(probe::own::counts());
+            self.pipeline.on_process(now, &sample);
+            self.act(now, action);
+        }
+        self.collector.look_at_limit(now, &self.isolates);
     }
 
     /// CPU that the reading under way took beyond what the process uses anyway, milliseconds.
@@ -997,7 +1009,7 @@ impl Sampler {
         let now = self.now();
         if let Some(plan) = self.pipeline.profile(id) {
             match &answer {
-                Answer::Began => plan.began(now),
+                Answer::Began { .. } => plan.began(now),
                 Answer::Read { last: false, .. } => plan.read(now),
                 Answer::Read { last: true, .. } | Answer::Stopped | Answer::Failed { .. } => {
                     plan.ended(now);
@@ -1118,12 +1130,21 @@ impl Sampler {
                 guarded.wake.wake();
             }
             Action::Profile(id, order) => {
-                self.collector.profile_order(now, id, order, &self.isolates);
+                let around = self.surroundings(Some(id));
+                self.collector.profile_order(now, id, order, &around, &self.isolates);
             }
             Action::Open(draft) => {
                 let around = self.surroundings(draft.isolate);
                 self.collector.open_finding(now, *draft, &around, &self.isolates);
                 // Whoever is told of it finds it in `status()`.
+                self.publish();
+            }
+            Action::NearEnd(draft) => {
+                // Before the finding: the recorder's write is the quickest there is.
+                let sample = self.pipeline.last_process().clone();
+                self.record(now, &sample);
+                let around = self.surroundings(draft.isolate);
+                self.collector.near_end(now, *draft, &around, &self.isolates);
                 self.publish();
             }
             Action::Join { finding, piece, cause } => {

@@ -158,6 +158,14 @@ impl Series {
         self.last
     }
 
+    /// The last `count` values, oldest first.
+    pub fn latest(&self, count: usize) -> Vec<(Millis, f64)> {
+        let [finest, ..] = &self.levels;
+        let skipped = finest.buckets.len().saturating_sub(count);
+        let values = finest.iter().skip(skipped);
+        values.map(|one| (Millis(u64::from(one.start) * 10), f64::from(one.mean))).collect()
+    }
+
     /// The first value ever recorded.
     pub fn first(&self) -> Option<(Millis, f64)> {
         self.first

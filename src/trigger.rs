@@ -115,6 +115,14 @@ impl Trigger {
         self.cooldown_ms = cooldown_ms;
     }
 
+    /// Numbers a finding that cannot wait for a verdict: in the warm-up too, and whatever the cooldown. Confirmed
+    /// growth of the same source is silent from then on, as after any finding; the phase stays.
+    pub fn open_at_once(&mut self, now: Millis, source: &Source) -> u32 {
+        self.silent_until.insert(source.clone(), Millis(now.0 + self.cooldown_ms));
+        self.opened += 1;
+        self.opened
+    }
+
     /// Moves on to `now` with what was confirmed since the last step.
     pub fn step(&mut self, now: Millis, confirmed: Vec<Confirmed>) -> Vec<Decision> {
         match self.phase {
@@ -163,6 +171,15 @@ impl Trigger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_wait_opens_in_the_warm_up_and_is_said_once() {
+        let mut trigger = Trigger::new(Millis(10_000), 60_000);
+        let source = Source { series: SeriesId::LiveHeap, isolate: None, emitter: None };
+        assert_eq!(trigger.open_at_once(Millis(1_000), &source), 1);
+        assert_eq!(trigger.phase(), Phase::WarmUp);
+        assert_eq!(trigger.open_at_once(Millis(2_000), &source), 2);
+    }
 
     fn grown(series: SeriesId) -> Confirmed {
         let source = Source { series, isolate: None, emitter: None };

@@ -35,8 +35,11 @@ function get(port) {
 }
 
 describe('in a container', { concurrency: 2 }, () => {
-  for (const megabytes of [256, 384]) {
-    test(`${LIVE_MB} MB of live heap in ${megabytes} MB, leaking until the guard speaks: the app lives on`, async (t) => {
+  for (const [megabytes, way] of /** @type {[number, string][]} */ ([
+    [256, 'auto'],
+    [384, 'fork'],
+  ])) {
+    test(`${LIVE_MB} MB of live heap in ${megabytes} MB (${way}), leaking until the guard speaks: the app lives on`, async (t) => {
       const group = container(t, megabytes * MB);
       if (group === null) return;
       const script = path.join(temporary(t), 'app.js');
@@ -45,7 +48,7 @@ describe('in a container', { concurrency: 2 }, () => {
         node: group.node,
         // Memory is to decide here, however busy the machine is.
         env: {
-          LEAKGUARD_SNAPSHOT: 'auto',
+          LEAKGUARD_SNAPSHOT: way,
           LEAKGUARD_GC_SHARE: '10%',
           LEAKGUARD_MAX_GC_PAUSE: '5s',
           LEAKGUARD_MAX_PAUSE: '1h',

@@ -5,19 +5,9 @@
 
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
-const os = require('node:os');
 const path = require('node:path');
 const { test } = require('node:test');
-const {
-  ROOT,
-  ask,
-  asRoot,
-  files,
-  parseSnapshot,
-  run,
-  skipWithoutRoot,
-  temporary,
-} = require('./program.js');
+const { ROOT, ask, files, parseSnapshot, run, temporary, tmpfs } = require('./program.js');
 
 const UID = process.getuid?.() ?? 0;
 
@@ -173,29 +163,6 @@ test('the directory is ./leakguard by default, and stays there when the app goes
   assert.equal(report.directory, path.join(home, 'leakguard'));
   assert.equal(path.dirname(report.answer.path), report.directory);
 });
-
-/**
- * A file system of its own; only root can make one.
- *
- * @param {import('node:test').TestContext} t
- * @param {string} options
- * @returns {string | null}
- */
-function tmpfs(t, options) {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-mount-'));
-  try {
-    asRoot(`mount -t tmpfs -o uid=${UID},${options} leakguard-test ${dir}`);
-  } catch (error) {
-    fs.rmdirSync(dir);
-    skipWithoutRoot(t, 'no tmpfs can be mounted here', error);
-    return null;
-  }
-  t.after(() => {
-    asRoot(`umount ${dir}`);
-    fs.rmdirSync(dir);
-  });
-  return dir;
-}
 
 test('on a disk too small for it a snapshot is refused with its numbers', async (t) => {
   const dir = tmpfs(t, 'size=3m,mode=0700');

@@ -8,9 +8,8 @@ const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const { describe, test } = require('node:test');
-const { container } = require('./container.js');
 const { act, directory, start } = require('./ending.js');
-const { asRoot, skipWithoutRoot, temporary } = require('./program.js');
+const { asRoot, container, skipWithoutRoot, temporary } = require('./program.js');
 const { engines } = require('../package.json');
 
 const COMMAND = path.join(__dirname, '..', 'bin', 'leakguard.js');

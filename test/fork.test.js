@@ -13,10 +13,12 @@ const { after, describe, test } = require('node:test');
 const { setTimeout: delay } = require('node:timers/promises');
 const { countInstances } = require('../benches/held.js');
 const { startApp } = require('./harness.js');
+const { container, tmpfs } = require('./program.js');
 
 /** @typedef {Awaited<ReturnType<typeof startApp>>} RunningApp */
 
 const SOAK_APP = path.join(__dirname, '..', 'benches', 'soak-app.js');
+const MB = 1024 * 1024;
 const DEADLINE_MS = 120_000;
 /** An orphan may live so long. */
 const ORPHAN_MS = 5_000;
@@ -53,11 +55,13 @@ function give(app, order) {
 /**
  * @param {Record<string, string>} [env]
  * @param {string[]} [execArgv]
+ * @param {string} [node]
  */
-async function start(env = {}, execArgv = []) {
+async function start(env = {}, execArgv = [], node = process.execPath) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-fork-'));
   directories.push(dir);
   return startApp(SOAK_APP, {
+    node,
     guarded: false,
     execArgv,
     env: {
@@ -293,6 +297,73 @@ describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, 
     }
   });
 
+  test('a disk that fills in the middle is a refusal, and nothing half-written stays', async (t) => {
+    const mount = tmpfs(t, 'size=128m,mode=0700');
+    if (mount === null) return;
+    const app = await start({ LEAKGUARD_DIR: path.join(mount, 'evidence'), SOAK_HEAP_MB: '20' });
+    try {
+      const answer = give(app, 'snapshot');
+      await writer(app);
+      const filler = path.join(mount, 'filler');
+      fillUp(filler);
+      const { refused } = await answer;
+      assert.match(refused.sentence, /forked: .*(space|disk|quota|full)/i);
+      assert.deepEqual(childrenOf(app.pid), []);
+      assert.deepEqual(
+        fs.readdirSync(app.dir).filter((name) => /heapsnapshot|part|meta/.test(name)),
+        [],
+      );
+      await answers(app.port);
+      fs.rmSync(filler);
+      const second = await give(app, 'snapshot');
+      assert.equal(second.refused, undefined, second.refused?.sentence);
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('a child that needs more memory than it may have is a refusal with its size, and the app goes on', async () => {
+    const app = await start();
+    try {
+      const answer = give(app, 'snapshot');
+      // Its own limit, made smaller: what it has it keeps, and nothing comes to it.
+      execFileSync('prlimit', ['--pid', String(await writer(app)), '--as=1048576:']);
+      const { refused } = await answer;
+      assert.equal(refused.reason, 'memory', refused.sentence);
+      assert.match(refused.sentence, /beyond its birth/);
+      assert.deepEqual(childrenOf(app.pid), []);
+      assert.deepEqual(snapshotsIn(app), []);
+      await answers(app.port);
+      assert.equal((await give(app, 'snapshot')).refused, undefined);
+    } finally {
+      await app.stop();
+    }
+  });
+
+  test('the child is killed when the container becomes too small, and the app lives', async (t) => {
+    const group = container(t, 2048 * MB);
+    if (group === null) return;
+    const app = await start({ SOAK_HEAP_MB: '60' }, [], group.node);
+    try {
+      const answer = give(app, 'snapshot');
+      await writer(app);
+      group.limit(group.used() + 24 * MB);
+      const { refused } = await answer;
+      assert.equal(refused.reason, 'memory', refused.sentence);
+      assert.match(refused.sentence, /killed, for the app's sake: /);
+      assert.equal(group.kills(), 0);
+      assert.deepEqual(childrenOf(app.pid), []);
+      assert.deepEqual(snapshotsIn(app), []);
+      await answers(app.port);
+      group.limit(2048 * MB);
+      const second = await give(app, 'snapshot');
+      assert.equal(second.refused, undefined, second.refused?.sentence);
+      assert.equal(group.kills(), 0);
+    } finally {
+      await app.stop();
+    }
+  });
+
   test('at its limit of descriptors the app gets a refusal, and a snapshot when there is room again', async () => {
     const app = await start();
     try {
@@ -340,6 +411,19 @@ describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, 
     }
   });
 });
+
+/** Writes to a file until its file system is full. @param {string} file */
+function fillUp(file) {
+  const fd = fs.openSync(file, 'w');
+  for (let size = 1 << 20; size >= 4096; ) {
+    try {
+      fs.writeSync(fd, Buffer.alloc(size));
+    } catch {
+      size /= 2;
+    }
+  }
+  fs.closeSync(fd);
+}
 
 /** A cgroup that can limit processes, or null where none can be made. */
 function pidsCgroup() {

@@ -9,7 +9,7 @@ const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const { describe, test } = require('node:test');
-const { container } = require('./container.js');
+const { container } = require('./program.js');
 const { DEADLINE_MS, act, directory, heard, start } = require('./ending.js');
 
 const COMMAND = path.join(__dirname, '..', 'bin', 'leakguard.js');

@@ -181,11 +181,9 @@ describe('across runs', { concurrency: 2 }, () => {
       const { app, messages } = await start(dir, { execArgv: SMALL_HEAP });
       act(app, 'leak', 2000);
       await app.exit;
-      assert.deepEqual(
-        messages.filter((message) => message.finding),
-        [],
-        `run ${death}`,
-      );
+      // What each says near its end is no verdict of growth.
+      const judged = messages.filter(({ finding }) => finding && finding.nearLimit === null);
+      assert.deepEqual(judged, [], `run ${death}`);
     }
     const { app, messages } = await start(dir, { execArgv: SMALL_HEAP });
     const finding = await heard({ app, messages }, 'finding');

@@ -163,6 +163,75 @@ function skipWithoutRoot(t, what, error) {
 }
 
 /**
+ * A file system of its own; only root can make one.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {string} options
+ * @returns {string | null}
+ */
+function tmpfs(t, options) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-mount-'));
+  try {
+    asRoot(`mount -t tmpfs -o uid=${process.getuid?.() ?? 0},${options} leakguard-test ${dir}`);
+  } catch (error) {
+    fs.rmdirSync(dir);
+    skipWithoutRoot(t, 'no tmpfs can be mounted here', error);
+    return null;
+  }
+  t.after(() => {
+    asRoot(`umount ${dir}`);
+    fs.rmdirSync(dir);
+  });
+  return dir;
+}
+
+let containers = 0;
+
+/**
+ * A memory cgroup of either version, and a stand-in for node that runs inside it.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {number} bytes
+ * @returns {{ node: string, kills: () => number, used: () => number, limit: (bytes: number) => void } | null}
+ */
+function container(t, bytes) {
+  containers += 1;
+  const v1 = fs.existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
+  const group = path.join(
+    v1 ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup',
+    `leakguard-test-${process.pid}-${containers}`,
+  );
+  try {
+    const file = v1 ? 'memory.limit_in_bytes' : 'memory.max';
+    const enable = v1 ? '' : 'echo +memory > /sys/fs/cgroup/cgroup.subtree_control;';
+    asRoot(`${enable} mkdir ${group}; echo ${bytes} > ${group}/${file}`);
+  } catch (error) {
+    skipWithoutRoot(t, 'no memory cgroup can be made here', error);
+    return null;
+  }
+  t.after(() => asRoot(`rmdir ${group}`));
+  const node = path.join(temporary(t), 'node');
+  const sudo = process.getuid?.() === 0 ? '' : 'sudo -n ';
+  const join = `${sudo}sh -c "echo $$ > ${group}/cgroup.procs"`;
+  fs.writeFileSync(node, `#!/bin/sh -e\n${join}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
+  const kills = () => {
+    const events = fs.readFileSync(
+      path.join(group, v1 ? 'memory.oom_control' : 'memory.events'),
+      'utf8',
+    );
+    return Number(events.match(/^oom_kill (\d+)$/m)?.[1] ?? 0);
+  };
+  const used = () =>
+    Number(
+      fs.readFileSync(path.join(group, v1 ? 'memory.usage_in_bytes' : 'memory.current'), 'utf8'),
+    );
+  const limit = (/** @type {number} */ to) => {
+    asRoot(`echo ${Math.round(to)} > ${group}/${v1 ? 'memory.limit_in_bytes' : 'memory.max'}`);
+  };
+  return { node, kills, used, limit };
+}
+
+/**
  * Files of the evidence directory, by the beginning and the end of their names, oldest first.
  *
  * @param {string} dir
@@ -204,53 +273,18 @@ function parseSnapshot(file) {
   return { nodeCount: snapshot.node_count, strings };
 }
 
-/**
- * A memory cgroup of either version, and a stand-in for node that runs inside it.
- *
- * @param {import('node:test').TestContext} t
- * @param {number} bytes
- * @returns {{ node: string, kills: () => number } | null}
- */
-function container(t, bytes) {
-  const v1 = fs.existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
-  const group = path.join(
-    v1 ? '/sys/fs/cgroup/memory' : '/sys/fs/cgroup',
-    `leakguard-test-${process.pid}-${bytes}`,
-  );
-  try {
-    const limit = v1 ? 'memory.limit_in_bytes' : 'memory.max';
-    const enable = v1 ? '' : 'echo +memory > /sys/fs/cgroup/cgroup.subtree_control;';
-    asRoot(`${enable} mkdir ${group}; echo ${bytes} > ${group}/${limit}`);
-  } catch (error) {
-    skipWithoutRoot(t, 'no memory cgroup can be made here', error);
-    return null;
-  }
-  t.after(() => asRoot(`rmdir ${group}`));
-  const node = path.join(temporary(t), 'node');
-  const sudo = process.getuid?.() === 0 ? '' : 'sudo -n ';
-  const join = `${sudo}sh -c "echo $$ > ${group}/cgroup.procs"`;
-  fs.writeFileSync(node, `#!/bin/sh -e\n${join}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
-  const kills = () => {
-    const events = fs.readFileSync(
-      path.join(group, v1 ? 'memory.oom_control' : 'memory.events'),
-      'utf8',
-    );
-    return Number(events.match(/^oom_kill (\d+)$/m)?.[1] ?? 0);
-  };
-  return { node, kills };
-}
-
 module.exports = {
-  container,
   QUICK_SETTINGS,
   REGISTER,
   ROOT,
   ask,
   asRoot,
+  container,
   copyPackage,
   files,
   parseSnapshot,
   run,
   skipWithoutRoot,
   temporary,
+  tmpfs,
 };

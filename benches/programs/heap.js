@@ -1,16 +1,16 @@
 'use strict';
 
 /**
- * An app with a large heap of small objects and a little traffic, which watches its own event loop: a timer every
- * 2 ms, and how much later than that it ran. A span is told beforehand whether the guard may read the live heap
- * in it. What else the app does is one of `LOADS`.
+ * An app with a large heap of small objects under light allocation and a little traffic, which watches its own
+ * event loop: a timer every 2 ms, and how much later than that it ran. A span is told beforehand whether the
+ * guard may read the live heap in it.
  */
 
 const fs = require('node:fs');
 const v8 = require('node:v8');
 const { answer, settings } = require('./answer.js');
 
-const { guard: guardPath, heapMb, restMs, load } = settings();
+const { guard: guardPath, heapMb, restMs } = settings();
 const guard = require(guardPath);
 const { listen } = require('./shop.js');
 
@@ -20,40 +20,11 @@ const TICK_MS = 2;
 /** Gaps from this on are looked at twice; below it nothing is long. */
 const LOOKED_AT_MS = 1;
 
-/** Elements of one bucket: no single object holds more than a small part of the heap. */
-const BUCKET = 1000;
-
-/** @type {Map<number, any[]>} */
-const hold = new Map();
-for (let i = 0; i < (heapMb * 1024 * 1024) / BYTES_EACH / BUCKET; i++) {
-  const bucket = [];
-  for (let k = 0; k < BUCKET; k++) bucket.push({ i: k, a: k + 0.5, b: { x: k } });
-  hold.set(i, bucket);
+/** @type {any[]} */
+const hold = [];
+for (let i = 0; i < (heapMb * 1024 * 1024) / BYTES_EACH; i++) {
+  hold.push({ i, a: i + 0.5, b: { x: i } });
 }
-
-/** What is kept of the last thousand turns of a busy app. @type {any[]} */
-const recent = [];
-let turns = 0;
-
-/**
- * What each turn of the timer allocates.
- *
- * @type {Record<string, () => void>}
- */
-const LOADS = {
-  /** 400 small objects, kept for the next 1000 turns, as an app does that serves many requests at once. */
-  busy: () => {
-    const made = [];
-    for (let i = 0; i < 400; i++) made.push({ i, url: `r${i}` });
-    recent[turns++ % 1000] = made;
-  },
-  /** 200 small objects, each in place of the one before. */
-  light: () => {
-    const bucket = /** @type {any[]} */ (hold.get(0));
-    for (let i = 0; i < 200; i++) bucket[i].tmp = { i };
-  },
-};
-const work = LOADS[load];
 
 v8.setFlagsFromString('--expose-gc');
 const gc = require('node:vm').runInNewContext('gc');
@@ -92,7 +63,7 @@ setInterval(() => {
   }
   last = now;
   waited = wait;
-  work();
+  for (let i = 0; i < 200; i++) hold[i % 1000].tmp = { i };
 }, TICK_MS);
 
 const listening = listen();

@@ -550,13 +550,15 @@ impl Guard {
         self.handle.snapshot_written(id, pause_ms, error);
     }
 
-    /// Takes an order of the allocation profile as `[run, what, interval]`, or null.
+    /// Takes an order of the allocation profile as `[run, what, interval, atLimit]`, or null.
     #[napi]
-    pub fn take_profile_order(&self) -> Option<(u32, String, u32)> {
-        self.mailbox.take_order().map(|order| (order.run, order.what.into(), order.interval_bytes))
+    pub fn take_profile_order(&self) -> Option<(u32, String, u32, bool)> {
+        let order = self.mailbox.take_order()?;
+        Some((order.run, order.what.into(), order.interval_bytes, order.at_limit))
     }
 
-    /// Reports that an order was obeyed, with the reading if it was one, and how long the loop stopped.
+    /// Reports that an order was obeyed, with the reading if it was one (of `begin` where Node writes a profile at
+    /// V8's heap limit), and how long the loop stopped.
     #[napi]
     pub fn profile_answer(&self, run: u32, what: String, text: Option<String>, pause_ms: f64) {
         self.handle.profile(run, Answer::of(&what, text, pause_ms));

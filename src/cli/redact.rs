@@ -1,7 +1,6 @@
 //! `leakguard redact IN OUT`.
 
 use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,9 +8,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::memory;
 use super::run::{Exit, Failure, Session, memory_arg};
-use crate::heap::redact::{KEY_BYTES, Redaction, redact};
+use crate::heap::redact::{KEY_BYTES, Redacted, Redaction, Redactor, random_key, redact};
 use crate::heap::suspects::grouped;
 use crate::heap::{Error, file};
+
+/// Text that is redacted at a time.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// zstd's fastest level: eleven times smaller at the speed of the disk.
 const ZSTD_LEVEL: i32 = 1;
@@ -73,18 +75,15 @@ pub fn run(matches: &ArgMatches, session: &mut Session<'_>) -> Result<Exit, Fail
 }
 
 /// Writes to a temporary name, which becomes `out` only when all is there.
-fn write(
-    text: &[u8],
-    mode: Redaction,
-    out: &Path,
-) -> Result<std::io::Result<crate::heap::redact::Redacted>, Error> {
+fn write(text: &[u8], mode: Redaction, out: &Path) -> Result<std::io::Result<Redacted>, Error> {
     let mut name = out.as_os_str().to_owned();
     name.push(".part");
     let part = PathBuf::from(name);
-    let attempt = || -> std::io::Result<Result<crate::heap::redact::Redacted, Error>> {
+    let key = random_key();
+    let attempt = |way: Way| -> std::io::Result<Result<Redacted, Error>> {
         let file = create(&part)?;
         let mut writer = Compressed::new(out, BufWriter::with_capacity(1 << 20, file))?;
-        let done = match redact(text, mode, &random_key(), &mut writer) {
+        let done = match way(text, mode, &key, &mut writer) {
             Ok(done) => done?,
             Err(error) => return Ok(Err(error)),
         };
@@ -92,7 +91,11 @@ fn write(
         std::fs::rename(&part, out)?;
         Ok(Ok(done))
     };
-    let result = attempt();
+    let mut result = attempt(in_pieces);
+    // A file whose sections are in another order than V8's takes memory for all of it; so does the better error.
+    if matches!(result, Ok(Err(_))) {
+        result = attempt(redact);
+    }
     if !matches!(result, Ok(Ok(_))) {
         let _ = std::fs::remove_file(&part);
     }
@@ -103,6 +106,34 @@ fn write(
     }
 }
 
+/// One of the two ways to the same bytes.
+type Way = fn(
+    &[u8],
+    Redaction,
+    &[u8; KEY_BYTES],
+    &mut dyn Write,
+) -> Result<std::io::Result<Redacted>, Error>;
+
+/// As the guard redacts while V8 writes: in bounded memory.
+fn in_pieces(
+    text: &[u8],
+    mode: Redaction,
+    key: &[u8; KEY_BYTES],
+    out: &mut dyn Write,
+) -> Result<std::io::Result<Redacted>, Error> {
+    let mut redactor = Redactor::new(mode, *key);
+    let mut redacted = Vec::new();
+    for piece in text.chunks(PIECE_BYTES) {
+        redacted.clear();
+        redactor.push(piece, &mut redacted)?;
+        if let Err(error) = out.write_all(&redacted) {
+            return Ok(Err(error));
+        }
+    }
+    let done = redactor.finish()?;
+    Ok(out.flush().map(|()| done))
+}
+
 /// A new file for its owner only.
 fn create(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
@@ -110,17 +141,6 @@ fn create(path: &Path) -> std::io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
-}
-
-/// A key nobody knows: the system's randomness as the standard library draws it for its hash maps, 128 bits of it,
-/// spread over the key. It is dropped with this call's result.
-fn random_key() -> [u8; KEY_BYTES] {
-    let state = RandomState::new();
-    let mut key = [0; KEY_BYTES];
-    for (index, word) in key.chunks_mut(8).enumerate() {
-        word.copy_from_slice(&state.hash_one(index).to_le_bytes()[..word.len()]);
-    }
-    key
 }
 
 /// A writer that compresses by the file's extension.

@@ -6,15 +6,20 @@
 //! the finding; the file is written anew, and a second line says what the profile found. Where the profile begins only
 //! with the finding, the event does not wait, and the `profile` event completes it. No event is emitted twice.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
-use super::{Collector, Open, Outbox, numbers_json};
+use super::{Collector, Open, Outbox, Surroundings, numbers_json};
 use crate::config::{Bytes, LogLevel};
+use crate::evidence::at_limit;
 use crate::evidence::budget::Unit;
 use crate::evidence::{Kind, Refusal, RefusalReason, WallMillis};
 use crate::finding::{SCHEMA, Step, allocation_words};
 use crate::mailbox::{EventKind, ProfileOrder};
-use crate::pipeline::is_profiled;
+use crate::near_end;
+use crate::pipeline::{LimitKind, is_profiled};
+use crate::previous::{AT_LIMIT, AT_LIMIT_WRITTEN};
 use crate::profile::{self, Answer, Order, Profile};
 use crate::sample::{IsolateId, Millis};
 
@@ -42,6 +47,14 @@ pub(super) struct Sampling {
     stopped: Option<Refusal>,
 }
 
+/// An allocation profile that Node writes when V8 reaches its heap limit.
+pub(super) struct AtLimit {
+    directory: PathBuf,
+    since: Millis,
+    /// The finding near that limit, from which on it is looked for.
+    looking: Option<u32>,
+}
+
 /// A finding's event that waits for the last reading, and what must not come before it.
 pub(super) struct Held {
     finding: u32,
@@ -58,6 +71,7 @@ impl Collector {
         now: Millis,
         isolate: IsolateId,
         order: Order,
+        around: &Surroundings,
         out: &dyn Outbox,
     ) {
         let limit_ms = self.config.max_gc_pause_ms;
@@ -65,6 +79,7 @@ impl Collector {
             (Order::Refuse { live_bytes, predicted_ms }, _) => {
                 let refusal = pause_refusal(live_bytes, predicted_ms, limit_ms);
                 self.profiles.insert(isolate, Profiling::Refused(refusal));
+                self.attach_late(Some(isolate), out);
                 return;
             }
             (Order::Begin { interval_bytes }, _) => {
@@ -104,7 +119,31 @@ impl Collector {
             Order::Begin { interval_bytes } => interval_bytes,
             _ => 0,
         };
-        out.order(isolate, ProfileOrder { run, what: order.as_str(), interval_bytes });
+        // Once armed it stays so. Of a worker's heap Node writes none.
+        let at_limit = matches!(order, Order::Begin { .. })
+            && self.at_limit.is_none()
+            && around.tid == 0
+            && around
+                .live_heap_bytes
+                .zip(around.heap_limit_bytes)
+                .is_some_and(|(live, limit)| near_end::profile_fits(&around.process, live, limit));
+        out.order(isolate, ProfileOrder { run, what: order.as_str(), interval_bytes, at_limit });
+        self.attach_late(Some(isolate), out);
+    }
+
+    /// Writes into a finding near the end, which waits for nothing, how the allocation profile stands that was begun
+    /// or refused after it.
+    pub(super) fn attach_late(&mut self, isolate: Option<IsolateId>, out: &dyn Outbox) {
+        let bare = |open: &&Open| {
+            open.finding.draft.near.is_some()
+                && open.finding.draft.isolate == isolate
+                && open.finding.steps.iter().all(|step| step.kind != "profile")
+        };
+        let number = self.findings.iter().rev().find(bare).map(|open| open.finding.draft.finding);
+        if let Some(number) = number {
+            self.attach_profile(number);
+            self.save(number, out);
+        }
     }
 
     /// The JS thread has obeyed, or could not.
@@ -121,7 +160,7 @@ impl Collector {
             return;
         }
         match answer {
-            Answer::Began => {}
+            Answer::Began { at_limit } => self.arm(now, at_limit),
             Answer::Read { text, pause_ms, last: false } => {
                 sampling.longest_pause_ms = pause_ms;
                 // One that cannot be read is missed at the end.
@@ -150,6 +189,67 @@ impl Collector {
                 self.no_profile(isolate, Refusal::plain(reason, message), out);
             }
         }
+    }
+
+    /// Node writes an allocation profile there when V8 reaches its heap limit.
+    fn arm(&mut self, now: Millis, directory: Option<String>) {
+        let Some(directory) = directory.map(PathBuf::from) else { return };
+        // Into the evidence directory it comes by itself, under a name of ours.
+        let own = self.store.as_ref().and_then(|store| store.path().canonicalize().ok());
+        if directory.canonicalize().ok() != own {
+            self.at_limit = Some(AtLimit { directory, since: now, looking: None });
+        }
+    }
+
+    /// A finding near V8's heap limit says that a profile will come of it.
+    pub(super) fn expect_at_limit(&mut self, number: u32) {
+        let near = self.find(number).and_then(|open| open.finding.draft.near.as_ref());
+        let heap = near.is_some_and(|near| near.kind == LimitKind::Heap);
+        let (Some(at_limit), true) = (&mut self.at_limit, heap) else { return };
+        at_limit.looking = Some(number);
+        let since = self.clock.wall_ms(at_limit.since);
+        let numbers = json!({ "directory": at_limit.directory, "sinceMs": since });
+        self.put_step(
+            number,
+            Step {
+                kind: AT_LIMIT,
+                state: "pending",
+                file: None,
+                reason: None,
+                sentence: "Node writes an allocation profile when V8 reaches its heap limit".into(),
+                numbers,
+            },
+        );
+    }
+
+    /// Looks whether Node has written that profile, and brings it in. Once a tick and after every major GC, from the
+    /// finding on.
+    pub fn look_at_limit(&mut self, now: Millis, out: &dyn Outbox) {
+        let Some(AtLimit { directory, since, looking: Some(number) }) = &self.at_limit else {
+            return;
+        };
+        let (number, wall) = (*number, |at| WallMillis(self.clock.wall_ms(at)));
+        let found = at_limit::find(directory, self.identity.pid, wall(*since));
+        let (Some(path), Some(store)) = (found, self.store.clone()) else { return };
+        let Ok((name, bytes)) = at_limit::take(&store, &path, wall(now), 0) else { return };
+        if let Some(at_limit) = &mut self.at_limit {
+            at_limit.looking = None;
+        }
+        let file = name.to_string();
+        self.put_step(
+            number,
+            Step {
+                kind: AT_LIMIT,
+                state: "written",
+                file: Some(file.clone()),
+                reason: None,
+                sentence: AT_LIMIT_WRITTEN.into(),
+                numbers: json!({ "fileBytes": bytes }),
+            },
+        );
+        self.save(number, out);
+        let of = self.find(number).map(|open| open.name.to_string());
+        out.new_file(&file, "profile", of.as_deref());
     }
 
     /// Compares the readings, writes the file, and completes the finding that waits for it.
@@ -282,11 +382,10 @@ impl Collector {
             return;
         };
         let draft = &open.finding.draft;
-        let Some(isolate) =
-            draft.isolate.filter(|id| draft.pieces.iter().any(|piece| is_profiled(piece, *id)))
-        else {
-            return;
+        let profiled = |id: &IsolateId| {
+            draft.near.is_some() || draft.pieces.iter().any(|piece| is_profiled(piece, *id))
         };
+        let Some(isolate) = draft.isolate.filter(profiled) else { return };
         let step = |state, reason, sentence, numbers| Step {
             kind: "profile",
             state,

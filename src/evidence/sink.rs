@@ -51,7 +51,7 @@ pub trait Filter: Send {
     /// The input has ended: appends the rest.
     ///
     /// # Errors
-    /// One sentence; the snapshot is given up.
+    /// What is wrong, in words, if it ended in the middle.
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), String>;
 }
 
@@ -411,7 +411,8 @@ impl<'a> Sink<'a> {
         })?;
         if let Some(mut filter) = filter {
             filtered.clear();
-            filter.finish(&mut filtered).map_err(SinkError::Filter)?;
+            let cut = |problem| SinkError::Incomplete { problem, bytes: self.bytes_read };
+            filter.finish(&mut filtered).map_err(cut)?;
             frame.push(&filtered);
             packer.write(&filtered)?;
         }
@@ -1009,7 +1010,31 @@ mod tests {
         snapshots
     }
 
-    /// The child of the test below: writes findings, snapshots and state until it is killed.
+    /// What the child of the test below writes after each of its steps; the test harness' own output has none.
+    #[cfg(target_os = "linux")]
+    const STEP: u8 = 1;
+
+    #[cfg(target_os = "linux")]
+    fn tell_step() {
+        let mut out = io::stdout().lock();
+        out.write_all(&[STEP]).and_then(|()| out.flush()).unwrap();
+    }
+
+    /// Waits for so many steps of the child; each comes within a minute, or the test fails.
+    #[cfg(target_os = "linux")]
+    fn wait_for_steps(out: &mut std::process::ChildStdout, mut wanted: u64) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+        while wanted > 0 {
+            let ready = poll(&mut [PollFd::new(&*out, PollFlags::IN)], Some(&minute)).unwrap();
+            assert_eq!(ready, 1, "the child writes nothing");
+            let mut byte = [0];
+            assert_eq!(out.read(&mut byte).unwrap(), 1, "the child ended by itself");
+            wanted -= u64::from(byte == [STEP]);
+        }
+    }
+
+    /// The child of the test below: writes findings, snapshots and state until it is killed, and tells each step.
     #[cfg(target_os = "linux")]
     fn write_evidence_for_ever(root: &std::path::Path) -> ! {
         let store = Arc::new(Store::open(&options(root)).unwrap());
@@ -1026,8 +1051,20 @@ mod tests {
                     series: "s".into(),
                     cause: round.to_string(),
                 };
-                store.claim_finding(now, &key, 1000).unwrap();
-                run(&store, job(compression), &bytes).result.unwrap();
+                tell_step();
+                store.claim_finding(now, &key, 0).unwrap();
+                tell_step();
+                let (read, mut write) = pipe().unwrap();
+                let (sender, reports) = crossbeam_channel::bounded(1);
+                let sink = spawn(Arc::clone(&store), read, job(compression), sender).unwrap();
+                for piece in bytes.chunks(64 << 10) {
+                    write.write_all(piece).unwrap();
+                    tell_step();
+                }
+                drop(write);
+                sink.join();
+                reports.recv().unwrap().result.unwrap();
+                tell_step();
                 store.replace(&finding, text.replace("pad", "end").as_bytes()).unwrap();
                 round += 1;
             }
@@ -1047,24 +1084,17 @@ mod tests {
         let (mut snapshots, mut parts) = (0, 0);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(std::process::id());
         for _ in 0..KILLS {
-            let before = names_if_any(&dir);
             let test =
                 "evidence::sink::tests::killed_at_any_moment_nothing_under_a_final_name_is_partial";
             let mut child = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", test])
                 .env(CHILD, root.path())
-                .stdout(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped())
                 .spawn()
                 .unwrap();
-            // It writes once a name is new; from there the moment is random.
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-            while names_if_any(&dir) == before {
-                assert!(std::time::Instant::now() < deadline, "the child writes nothing");
-                assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            std::thread::sleep(std::time::Duration::from_micros((random >> 33) % 60_000));
+            // A finding, and on the average one round of three snapshots.
+            wait_for_steps(child.stdout.as_mut().unwrap(), 2 + (random >> 33) % 90);
             child.kill().unwrap();
             child.wait().unwrap();
             parts += names(&dir).iter().filter(|name| name.ends_with(".part")).count();
@@ -1074,10 +1104,5 @@ mod tests {
             assert!(!names(&dir).iter().any(|name| name.ends_with(".part")));
         }
         assert!(snapshots > 0 && parts > 0, "{snapshots} snapshots, {parts} parts");
-    }
-
-    #[cfg(target_os = "linux")]
-    fn names_if_any(dir: &std::path::Path) -> Vec<String> {
-        if dir.exists() { names(dir) } else { Vec::new() }
     }
 }

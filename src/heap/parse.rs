@@ -47,24 +47,25 @@ struct Meta {
 }
 
 /// The header with its names resolved to positions.
-struct Layout {
-    node_fields: usize,
-    node_type: usize,
-    node_name: usize,
+pub(super) struct Layout {
+    /// Numbers of a node, and the places of its type and its name among them.
+    pub(super) node_fields: usize,
+    pub(super) node_type: usize,
+    pub(super) node_name: usize,
     node_id: usize,
     node_size: usize,
     node_edges: usize,
-    node_kinds: Vec<NodeKind>,
-    edge_fields: usize,
-    edge_type: usize,
-    edge_name: usize,
+    pub(super) node_kinds: Vec<NodeKind>,
+    pub(super) edge_fields: usize,
+    pub(super) edge_type: usize,
+    pub(super) edge_name: usize,
     edge_to: usize,
-    edge_kinds: Vec<EdgeKind>,
+    pub(super) edge_kinds: Vec<EdgeKind>,
     location_fields: usize,
     /// Positions of object, script, line and column; `None` when locations are of no known form.
     location_positions: Option<[usize; 4]>,
-    declared_nodes: u64,
-    declared_edges: u64,
+    pub(super) declared_nodes: u64,
+    pub(super) declared_edges: u64,
     extra_native_bytes: u64,
     root_index: u64,
 }
@@ -174,11 +175,7 @@ impl<'a> Parser<'a> {
         self.cursor.skip_value()?;
         let end = self.cursor.offset();
         let raw = self.text.get(start..end).ok_or(Stop::Cut)?;
-        let header: Header = serde_json::from_slice(raw).map_err(|error| {
-            let offset = start + offset_of(raw, error.line(), error.column());
-            Error::malformed(offset, format!("the snapshot's header ({error})"))
-        })?;
-        let layout = Layout::new(header, start)?;
+        let layout = Layout::read(raw, start)?;
         self.columns.declared_nodes = layout.declared_nodes;
         self.columns.declared_edges = layout.declared_edges;
         self.columns.extra_native_bytes = layout.extra_native_bytes;
@@ -457,6 +454,15 @@ impl<'a> Parser<'a> {
 }
 
 impl Layout {
+    /// Reads the header, which stands at byte `start`.
+    pub(super) fn read(raw: &[u8], start: usize) -> Result<Layout, Error> {
+        let header: Header = serde_json::from_slice(raw).map_err(|error| {
+            let offset = start + offset_of(raw, error.line(), error.column());
+            Error::malformed(offset, format!("the snapshot's header ({error})"))
+        })?;
+        Layout::new(header, start)
+    }
+
     fn new(header: Header, offset: usize) -> Result<Self, Error> {
         let meta = &header.meta;
         let position = |fields: &[String], name: &str| {

@@ -5,17 +5,22 @@
 //! default, for property names are what explains a heap; `keys` hides those too. What names a class, a function, a
 //! variable, a script or an internal field always stays, or the file would explain nothing.
 //!
-//! Sizes, edges and ids are copied byte by byte, so every tool computes the same figures from the result.
+//! `stream` does the same to a snapshot that is still being written. Sizes, edges and ids are copied byte by byte, so every tool computes the same figures from the result.
 
+mod stream;
+
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use super::bits::Bits;
 use super::error::Error;
 use super::graph::ephemeron_names;
 use super::parse::parse;
 use super::snapshot::{Columns, Completeness, EdgeKind, NodeKind, StringIndex, decode};
+
+pub use stream::Redactor;
 
 /// What is hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,16 @@ pub enum Redaction {
     Strings,
     /// Property names as well.
     Keys,
+}
+
+impl Redaction {
+    /// The word in settings and metadata.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Redaction::Strings => "strings",
+            Redaction::Keys => "keys",
+        }
+    }
 }
 
 /// What [`redact`] did.
@@ -56,8 +71,8 @@ pub fn redact(
             expected: "a whole snapshot: a truncated one cannot be redacted safely,".to_owned(),
         });
     }
-    let replaceable = replaceable(text, &columns, mode);
-    Ok(write(text, &columns, &replaceable, key, out))
+    let verdicts = verdicts(&columns, mode);
+    Ok(write(text, &columns, &verdicts, key, out))
 }
 
 /// Names that V8 gives by kind, and property names of Node that explain the graph: hiding them would hide
@@ -92,37 +107,35 @@ const KEPT: &[&str] = &[
     "<symbol owner_symbol>",
 ];
 
-/// Which strings are the user's.
-fn replaceable(text: &[u8], columns: &Columns, mode: Redaction) -> Bits {
-    let count = columns.strings.len();
-    let mut wanted = Bits::new(count);
-    let mut kept = Bits::new(count);
-    let mark = |set: &mut Bits, index: u32| {
-        if (index as usize) < count {
-            set.insert(index as usize);
-        }
-    };
-    for (&kind, &name) in columns.node_kind.iter().zip(&columns.node_name) {
-        let set = if is_text(kind) { &mut wanted } else { &mut kept };
-        mark(set, name);
+/// What is known of a string from what names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict(u8);
+
+impl Verdict {
+    /// Nothing names it.
+    const NONE: Verdict = Verdict(0);
+    /// It is the text of something.
+    const TEXT: Verdict = Verdict(1);
+    /// It names what explains the heap: that always wins.
+    const KEPT: Verdict = Verdict(2);
+
+    fn and(self, other: Verdict) -> Verdict {
+        Verdict(self.0 | other.0)
     }
-    for (&kind, &name) in columns.edge_kind.iter().zip(&columns.edge_name) {
-        match kind {
-            EdgeKind::Element | EdgeKind::Hidden => {}
-            EdgeKind::Property if mode == Redaction::Keys => mark(&mut wanted, name),
-            _ => mark(&mut kept, name),
-        }
+}
+
+/// What a node says of the string that is its name.
+fn node_verdict(kind: NodeKind) -> Verdict {
+    if is_text(kind) { Verdict::TEXT } else { Verdict::KEPT }
+}
+
+/// What an edge says of the string that is its name; `None` if its name is a number.
+fn edge_verdict(kind: EdgeKind, mode: Redaction) -> Option<Verdict> {
+    match kind {
+        EdgeKind::Element | EdgeKind::Hidden => None,
+        EdgeKind::Property if mode == Redaction::Keys => Some(Verdict::TEXT),
+        _ => Some(Verdict::KEPT),
     }
-    for index in (0..count as u32).map(StringIndex) {
-        let at = index.0 as usize;
-        if wanted.contains(at) {
-            let raw = columns.strings.raw(text, index).unwrap_or_default();
-            if kept.contains(at) || KEPT.iter().any(|name| name.as_bytes() == raw) {
-                wanted.remove(at);
-            }
-        }
-    }
-    wanted
 }
 
 /// True for nodes whose name is their text.
@@ -131,35 +144,73 @@ fn is_text(kind: NodeKind) -> bool {
         || matches!(kind, NodeKind::RegExp | NodeKind::BigInt | NodeKind::Number | NodeKind::Symbol)
 }
 
+/// Replaces what is the user's in one string: calls `replace` with each range of it and what stands there instead.
+/// True if anything was.
+fn rewrite(
+    raw: &[u8],
+    verdict: Verdict,
+    key: &[u8; KEY_BYTES],
+    mut replace: impl FnMut(Range<usize>, &[u8]),
+) -> bool {
+    if verdict == Verdict::TEXT && KEPT.iter().all(|name| name.as_bytes() != raw) {
+        replace(0..raw.len(), &replacement(raw, key));
+        return true;
+    }
+    // The names of a WeakMap's key and value stand in the name of its edge, and a value may be a string.
+    let Some(names) = ephemeron_names(raw) else { return false };
+    for range in names {
+        let hidden = replacement(raw.get(range.clone()).unwrap_or_default(), key);
+        replace(range, &hidden);
+    }
+    true
+}
+
+/// What the nodes and edges say of each string.
+fn verdicts(columns: &Columns, mode: Redaction) -> Vec<Verdict> {
+    let mut verdicts = vec![Verdict::NONE; columns.strings.len()];
+    let mut add = |name: u32, verdict: Verdict| {
+        if let Some(known) = verdicts.get_mut(name as usize) {
+            *known = known.and(verdict);
+        }
+    };
+    for (&kind, &name) in columns.node_kind.iter().zip(&columns.node_name) {
+        add(name, node_verdict(kind));
+    }
+    for (&kind, &name) in columns.edge_kind.iter().zip(&columns.edge_name) {
+        if let Some(verdict) = edge_verdict(kind, mode) {
+            add(name, verdict);
+        }
+    }
+    verdicts
+}
+
 fn write(
     text: &[u8],
     columns: &Columns,
-    replaceable: &Bits,
+    verdicts: &[Verdict],
     key: &[u8; KEY_BYTES],
     out: &mut dyn Write,
 ) -> std::io::Result<Redacted> {
     let mut done = Redacted { strings: columns.strings.len() as u64, replaced: 0 };
     // All between two replaced texts is copied in one piece.
     let mut copied = 0;
-    let mut replace = |start: usize, raw: &[u8]| -> std::io::Result<()> {
-        out.write_all(text.get(copied..start).unwrap_or_default())?;
-        out.write_all(replacement(raw, key).as_bytes())?;
-        copied = start + raw.len();
-        Ok(())
-    };
-    for index in (0..columns.strings.len() as u32).map(StringIndex) {
+    for (index, verdict) in (0..columns.strings.len() as u32).map(StringIndex).zip(verdicts) {
         let Some(raw) = columns.strings.raw(text, index) else { continue };
         let Some(start) = columns.strings.start(index) else { continue };
-        if replaceable.contains(index.0 as usize) {
-            replace(start, raw)?;
-            done.replaced += 1;
-        } else if let Some(names) = ephemeron_names(raw) {
-            // The names of a WeakMap's key and value stand in the name of its edge, and a value may be a string.
-            for range in names {
-                replace(start + range.start, &raw[range])?;
+        let mut written = Ok(());
+        let replaced = rewrite(raw, *verdict, key, |range, hidden| {
+            let before = text.get(copied..start + range.start).unwrap_or_default();
+            copied = start + range.end;
+            let put = |out: &mut dyn Write| {
+                out.write_all(before)?;
+                out.write_all(hidden)
+            };
+            if written.is_ok() {
+                written = put(out);
             }
-            done.replaced += 1;
-        }
+        });
+        written?;
+        done.replaced += u64::from(replaced);
     }
     out.write_all(text.get(copied..).unwrap_or_default())?;
     out.flush()?;
@@ -167,11 +218,26 @@ fn write(
 }
 
 /// `~12#0123456789ab`: length in characters and 48 bits of a keyed hash.
-fn replacement(raw: &[u8], key: &[u8; KEY_BYTES]) -> String {
+fn replacement(raw: &[u8], key: &[u8; KEY_BYTES]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let hash = Sha256::new().chain_update(key).chain_update(raw).finalize();
     let length = decode(raw).chars().count();
-    let digits = hash.iter().take(6).map(|byte| format!("{byte:02x}"));
-    digits.fold(format!("~{length}#"), |text, digits| text + &digits)
+    let mut text = format!("~{length}#").into_bytes();
+    for byte in hash.iter().take(6) {
+        text.extend([byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]));
+    }
+    text
+}
+
+/// A key nobody knows: the system's randomness as the standard library draws it for its hash maps, 128 bits of it,
+/// spread over the key. It is dropped with what it is used for.
+pub fn random_key() -> [u8; KEY_BYTES] {
+    let state = RandomState::new();
+    let mut key = [0; KEY_BYTES];
+    for (index, word) in key.chunks_mut(8).enumerate() {
+        word.copy_from_slice(&state.hash_one(index).to_le_bytes()[..word.len()]);
+    }
+    key
 }
 
 #[cfg(test)]
@@ -181,7 +247,7 @@ mod tests {
     use crate::heap::graph::{Graph, Parallelism};
     use crate::heap::{NodeOrdinal, Snapshot};
 
-    fn drawing() -> String {
+    pub(super) fn drawing() -> String {
         let mut heap = Drawing::new();
         let object = heap.node(NodeKind::Object, "User", 24);
         let secret = heap.node(NodeKind::String, "hunter2 \\ \"quoted\"", 40);

@@ -82,7 +82,10 @@ struct Text {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// It samples.
-    Began,
+    Began {
+        /// Where Node writes the profile if V8 reaches its heap limit, if it was asked to and can.
+        at_limit: Option<String>,
+    },
     /// A reading; sampling ends with the last one.
     Read {
         /// As lib/profile.js hands it over.
@@ -107,7 +110,7 @@ impl Answer {
     /// The answer to an order by its word.
     pub fn of(what: &str, text: Option<String>, pause_ms: f64) -> Answer {
         match (what, text) {
-            ("begin", _) => Answer::Began,
+            ("begin", at_limit) => Answer::Began { at_limit },
             (what @ ("read" | "finish"), Some(text)) => {
                 Answer::Read { text, pause_ms, last: what == "finish" }
             }

@@ -132,6 +132,8 @@ pub struct ProfilePlan {
     began: Millis,
     /// A finding waits for it, and whether it came before the first reading.
     finding: Option<bool>,
+    /// The process is near its end: what can be read is read at once.
+    urgent: bool,
 }
 
 impl ProfilePlan {
@@ -144,6 +146,7 @@ impl ProfilePlan {
             window_ms: config.window_ms,
             began: Millis(0),
             finding: None,
+            urgent: false,
         }
     }
 
@@ -153,11 +156,18 @@ impl ProfilePlan {
         self.max_pause_ms = config.max_gc_pause_ms as f64;
     }
 
+    /// The process is near its end: one that runs ends as soon as it says anything, and where none runs one begins,
+    /// under the same limit of its stops.
+    pub fn hurry(&mut self) {
+        self.urgent = true;
+    }
+
     /// What is to be done now.
     pub fn step(&mut self, now: Millis, situation: &Situation<'_>) -> Option<Order> {
         let predicted_ms = predicted_pause_ms(situation.live_bytes);
         let fits = predicted_ms <= self.max_pause_ms;
-        if situation.opened.is_some() && self.finding.is_none() {
+        let opened = situation.opened.or(self.urgent.then_some(self.window_ms));
+        if opened.is_some() && self.finding.is_none() {
             self.finding = Some(!matches!(self.phase, Phase::Sampling { .. }));
         }
         let given_up = !self.enabled
@@ -166,8 +176,7 @@ impl ProfilePlan {
         match self.phase {
             Phase::Idle | Phase::Resting { .. } => {
                 let resting = matches!(self.phase, Phase::Resting { until } if now < until);
-                let window_ms = situation
-                    .opened
+                let window_ms = opened
                     .or(situation.suspicion.filter(|_| !resting).map(|growth| growth.window_ms))?;
                 if !self.enabled || !situation.responsive {
                     self.finding = None;
@@ -187,13 +196,14 @@ impl ProfilePlan {
                 self.phase = Phase::Ending;
                 Some(Order::Stop { live_bytes: situation.live_bytes, predicted_ms })
             }
-            Phase::Settling { until } if now >= until => {
+            Phase::Settling { until } if now >= until || self.urgent => {
                 self.phase = Phase::Reading;
                 Some(Order::Read)
             }
             Phase::Settling { .. } => None,
             Phase::Sampling { since } => {
                 let wanted = match self.finding? {
+                    _ if self.urgent => SPAN_MS.0,
                     true => (self.window_ms / 4).clamp(LATE_SPAN_MS.0, LATE_SPAN_MS.1),
                     false => (self.window_ms / 8).clamp(SPAN_MS.0, SPAN_MS.1),
                 };
@@ -234,6 +244,7 @@ impl ProfilePlan {
     /// Two windows without another one: it would mostly see the same.
     fn rest(&mut self, now: Millis) {
         self.finding = None;
+        self.urgent = false;
         self.phase = Phase::Resting { until: Millis(now.0 + 2 * self.window_ms) };
     }
 }
@@ -276,6 +287,25 @@ mod tests {
             agreed: 1,
             at: Millis(0),
         }
+    }
+
+    #[test]
+    fn near_the_end_what_runs_is_read_at_once_and_what_does_not_begins() {
+        // A second that has been sampled before: read, and the last reading some seconds later.
+        let mut plan = ProfilePlan::new(&Config::default());
+        assert_eq!(run(&mut plan, 0..2, |_| true, None, 20.0), [(0, "begin")]);
+        plan.hurry();
+        let seen = run(&mut plan, 2..12, |_| true, None, 20.0);
+        assert_eq!(seen, [(2, "read"), (5, "finish")]);
+        // None runs, and nothing is suspected.
+        let mut plan = ProfilePlan::new(&Config::default());
+        assert_eq!(run(&mut plan, 0..2, |_| false, None, 20.0), []);
+        plan.hurry();
+        let seen = run(&mut plan, 2..12, |_| false, None, 20.0);
+        assert_eq!(seen, [(2, "begin"), (3, "read"), (6, "finish")]);
+        // A reading would stop the loop for too long.
+        plan.hurry();
+        assert_eq!(run(&mut plan, 12..20, |_| false, None, 200.0), [(12, "refuse")]);
     }
 
     /// Steps once a second; a JS thread answers each order within the second. `opened` is the second of a finding.

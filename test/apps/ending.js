@@ -3,6 +3,7 @@
 // A guarded process that ends in the way its parent asks for, tells what the guard tells it, and leaks on
 // demand. It is started with an IPC channel, which keeps it alive.
 
+const { Session } = require('node:inspector');
 const leakguard = require('../../index.js');
 
 /** @param {object} message */
@@ -38,6 +39,27 @@ const ACTIONS = {
   buffers: (bytes) => void setInterval(() => kept.push(Buffer.alloc(bytes, 1)), 20),
   runaway: () => {
     for (;;) leak(1000);
+  },
+  /** A loop that never returns, from the moment on at which V8 samples what this app allocates. */
+  runawayOnceSampled: () =>
+    void setInterval(() => {
+      const session = new Session();
+      session.connect();
+      session.post('HeapProfiler.getSamplingProfile', (error) => {
+        if (error === null) ACTIONS.runaway?.();
+      });
+      session.disconnect();
+    }, 250),
+  fill: (bytes) => {
+    while (process.memoryUsage().heapUsed < bytes) leak(1000);
+    tell({ filled: { ...process.memoryUsage(), recorder: leakguard.status().recorder } });
+  },
+  answerAfterSamples: (count) => {
+    const waiting = setInterval(() => {
+      if ((leakguard.status().recorder?.samples ?? 0) < count) return;
+      clearInterval(waiting);
+      tell({ sampled: true });
+    }, 50);
   },
 };
 
