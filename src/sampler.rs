@@ -796,7 +796,10 @@ impl Sampler {
                 }
             }
         }
-        self.collector.profile_answer(now, id, run, answer, &self.isolates);
+        let inconclusive = self.collector.profile_answer(now, id, run, answer, &self.isolates);
+        if let Some(plan) = self.pipeline.profile(id).filter(|_| inconclusive) {
+            plan.once_more();
+        }
         self.evidence.0 = None;
         self.publish();
     }
