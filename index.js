@@ -252,7 +252,10 @@ class Leakguard extends EventEmitter {
     try {
       const bits = native.takeWork();
       gc.expireObserver();
-      if (bits & work.HEAP_AFTER_GC) probes.readHeap(native, true);
+      if (bits & work.HEAP_AFTER_GC) {
+        probes.readHeap(native, true);
+        listeners.afterMajorGc();
+      }
       if (bits & work.HEAP) probes.readHeap(native, false);
       if (bits & work.TIMERS) probes.countTimers(native);
       if (bits & work.LISTENERS) listeners.report(native);

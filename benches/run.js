@@ -23,6 +23,7 @@ const MEASUREMENTS = [
   require('./express-cpu.js'),
   require('./require.js'),
   require('./native.js'),
+  require('./listeners.js'),
   require('./rust.js'),
 ];
 
