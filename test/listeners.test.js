@@ -309,17 +309,18 @@ test('emitters that are collected disappear: the guard holds none', async (t) =>
     `
     const registry = new FinalizationRegistry(() => { gone++; });
     let gone = 0;
-    (() => {
-      for (let i = 0; i < 100; i++) {
-        const room = new EventEmitter().setMaxListeners(0);
-        registry.register(room);
-        many(16, (f) => room.on('room', f));
-      }
-    })();
+    // Held until they are reported: a GC may come sooner than the first report.
+    let rooms = Array.from({ length: 100 }, () => {
+      const room = new EventEmitter().setMaxListeners(0);
+      registry.register(room);
+      many(16, (f) => room.on('room', f));
+      return room;
+    });
     const bus = new EventEmitter().setMaxListeners(0);
     many(20, (f) => bus.on('tick', f));
     extra = async () => {
       const before = lines().filter((one) => one.event === 'room').length;
+      rooms = null;
       await until(() => { gc(); return gone === 100; });
       await until(() => !line('room'));
       return { before };
