@@ -26,7 +26,7 @@ declare namespace leakguard {
     maxGcPause?: string;
     /** Longest predicted stop that one snapshot may cause. Accepted: a duration like 30m (ms s m h d), 0ms to 1h. Default: `10s`. */
     maxPause?: string;
-    /** Growth of listeners on one emitter or EventTarget. Accepted: a rate like 10/min (per s min h d). Default: `10/min`. */
+    /** Growth of listeners on one emitter or EventTarget, or of one line of code over many. Accepted: a rate like 10/min (per s min h d). Default: `10/min`. */
     listenerRate?: string;
     /** Growth of fds, libuv handles, threads. Accepted: a rate like 10/min (per s min h d). Default: `10/min`. */
     handleRate?: string;
@@ -98,10 +98,14 @@ declare namespace leakguard {
     column: number;
   }
 
-  /** Listeners of one event on one emitter. */
+  /** Listeners of one event on one emitter, or of one line of code spread over many emitters. */
   interface ListenerLine {
+    /** Class of the emitter, or the name given to `watch`. */
     emitter: string;
+    /** `*` for a line that adds for several events. */
     event: string;
+    /** Whether they are spread over many emitters, a few on each; the count is an estimate from samples then. */
+    spread: boolean;
     count: number;
     growthPerMin: number;
     site: Site | null;
@@ -113,6 +117,7 @@ declare namespace leakguard {
     kind: string;
     emitter?: string;
     event?: string;
+    spread?: boolean;
     count?: number;
     perMinute?: number;
     site?: Site | null;
@@ -213,8 +218,22 @@ declare namespace leakguard {
     pValue: number;
     confidence: number;
     threshold: { ratePerHour: number; amount: number };
+    /** Of `native` under glibc: what malloc says to its growth. */
+    malloc: Malloc | null;
     /** Time as Unix milliseconds. */
     points: [ms: number, value: number][];
+  }
+
+  /** What native memory that grows is, by malloc's own account over the window; bytes, V8's buffers not counted. */
+  interface Malloc {
+    /** `leak`: handed out and not freed; `cache`: kept after a peak; `mapped`: not malloc's. */
+    kind: 'leak' | 'fragmentation' | 'cache' | 'mapped';
+    grownBytes: number;
+    usedBytes: number;
+    usedGrownBytes: number;
+    usedHighestBytes: number;
+    freeBytes: number;
+    freeGrownBytes: number;
   }
 
   /** A step of evidence. */

@@ -326,7 +326,10 @@ class Leakguard extends EventEmitter {
     try {
       const bits = native.takeWork();
       gc.expireObserver();
-      if (bits & work.HEAP_AFTER_GC) probes.readHeap(native, true);
+      if (bits & work.HEAP_AFTER_GC) {
+        probes.readHeap(native, true);
+        listeners.afterMajorGc();
+      }
       if (bits & work.HEAP) probes.readHeap(native, false);
       // With the reading that they are compared with, or now and then for `status()`.
       if (bits & work.HEAP_AFTER_GC) routes.report(native, true);

@@ -52,6 +52,7 @@ fn listener_counts(second: u64) -> Vec<ListenerCount> {
             event: "change".into(),
             count: wander(100.0, second + u64::from(key)) as u64,
             site: None,
+            round: None,
         })
         .collect()
 }
@@ -121,7 +122,8 @@ fn main() {
     println!("{:<44} {:>29} | {:>29}", "us per call", "median       p99      max", "again");
     let now = Millis(FILLED_SECONDS * 1000);
 
-    // The detectors of a copy have judged nothing yet: on its first step every rung of every series is due.
+    // The detectors of a copy have judged nothing yet: on its first step every rung of every series is due, and as
+    // many are judged as a step may.
     let defaults = full(&[]);
     row("evaluation of full series", 200, || {
         let mut pipeline = black_box(defaults.clone());

@@ -165,6 +165,7 @@ function leakingTable(rows) {
       'snapshot',
       'slope found',
       'true slope',
+      'error',
       'the field fired',
     ],
     rows.map((row) => [
@@ -178,6 +179,7 @@ function leakingTable(rows) {
       row.snapshot ?? '',
       rate(row.slopeFound, row.slopeUnit),
       row.constant ? rate(row.slopeTrue, row.slopeUnit) : 'not constant',
+      errorOf(row),
       fired(row),
     ]),
   );
@@ -228,6 +230,13 @@ function slopeError(row) {
   if (!row.constant || row.slopeFound === null || row.slopeTrue === null || row.slopeTrue === 0)
     return null;
   return Math.abs(row.slopeFound / row.slopeTrue - 1);
+}
+
+/** @param {Row} row with its sign: too steep or too flat */
+function errorOf(row) {
+  if (slopeError(row) === null) return '';
+  const error = 100 * ((row.slopeFound ?? 0) / (row.slopeTrue ?? 1) - 1);
+  return `${error < 0 ? '' : '+'}${error.toFixed(0)} %`;
 }
 
 /** @param {Row} row */

@@ -28,6 +28,10 @@ const USAGE = `npm run scoreboard -- [options]
   --seeds 2           seeds of the load, default 1
   --only NAME,...     only these programs
   --half              every other program, the other half on the next version
+  --full              all that docs/DETECTION.md is made of: every program on Node 22 with two seeds, every other one
+                      on 20, 24 and 26. What the report holds already is not run again: an interrupted run goes on
+  --fresh             with --full: run again what is there already
+  --for 30m           begin no program after this time; with --full the next call goes on from there
   --jobs 1            programs at a time; more than 1 is for a look, not for figures
   --rate 1MB/min --window 32s --warmup 10s    the guard's settings
   --control 75s       length of a control run; 0s leaves control runs and baselines out
@@ -37,6 +41,12 @@ const USAGE = `npm run scoreboard -- [options]
   --routes            instead: a leak on one route of twelve, ten seeds; see benches/routes-board.js
   --render            run nothing: write the reports from the rows that are there
   --register FILE     preload this in place of register.js`;
+
+/** What --full runs. */
+const FULL = [
+  { node: '22', seeds: '2', half: false },
+  { node: '20,24,26', seeds: '1', half: true },
+];
 
 /** Milliseconds a finding's heavy evidence may take after the finding itself. */
 const EVIDENCE_DEADLINE_MS = 60_000;
@@ -85,6 +95,9 @@ async function main() {
       seeds: { type: 'string', default: '1' },
       only: { type: 'string' },
       half: { type: 'boolean', default: false },
+      full: { type: 'boolean', default: false },
+      fresh: { type: 'boolean', default: false },
+      for: { type: 'string' },
       jobs: { type: 'string', default: '1' },
       rate: { type: 'string', default: FAST_SETTINGS.LEAKGUARD_GROWTH_RATE },
       window: { type: 'string', default: FAST_SETTINGS.LEAKGUARD_WINDOW },
@@ -124,9 +137,21 @@ async function main() {
 
   // Said before the hour of work, not after it.
   if (values.readme) replaceBlock(fs.readFileSync(README, 'utf8'), '');
-  const plan = planOf(values);
-  const kept =
-    values.merge && fs.existsSync(json) ? JSON.parse(fs.readFileSync(json, 'utf8')).rows : [];
+  const before = fs.existsSync(json) ? JSON.parse(fs.readFileSync(json, 'utf8')) : null;
+  const kept = before && (values.merge || values.full) && !values.fresh ? before.rows : [];
+  let plan = values.full ? FULL.flatMap((part) => planOf({ ...values, ...part })) : planOf(values);
+  if (values.full && kept.length > 0) {
+    if (JSON.stringify(before.settings) !== JSON.stringify(settings))
+      throw new Error(`${values.out} was made with other settings; --fresh starts it anew`);
+    const done = new Set(kept.filter((/** @type {Row} */ row) => row.problem === null).map(keyOf));
+    const whole = plan.length;
+    plan = plan.filter(
+      ({ app, version, seed }) => !done.has(keyOf({ name: app.name, node: version, seed })),
+    );
+    process.stderr.write(
+      `${whole - plan.length} of ${whole} runs are there already (${before.date.slice(0, 10)})\n`,
+    );
+  }
   /** @type {Row[]} */
   const rows = [];
   const publish = () => {
@@ -147,8 +172,10 @@ async function main() {
   const queue = [...plan];
   const register = values.register === undefined ? undefined : path.resolve(values.register);
   const controlMs = 1000 * seconds(values.control);
+  const until =
+    values.for === undefined ? Number.POSITIVE_INFINITY : Date.now() + 1000 * seconds(values.for);
   const worker = async () => {
-    for (let task = queue.shift(); task; task = queue.shift()) {
+    for (let task = queue.shift(); task && Date.now() < until; task = queue.shift()) {
       const row = await judge(task, { settings, register, controlMs });
       rows.push(row);
       process.stderr.write(`${String(rows.length).padStart(4)}/${plan.length} ${lineOf(row)}\n`);
@@ -157,6 +184,9 @@ async function main() {
     }
   };
   await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs)) }, worker));
+  if (plan.length === 0) publish();
+  if (rows.length < plan.length)
+    process.stderr.write(`${plan.length - rows.length} runs are left; the same call goes on\n`);
 }
 
 /**
@@ -328,7 +358,9 @@ function causeIsNamed(app, { cause, sentence }) {
     apps.leakLines(app).includes(site.line)
   )
     return true;
-  return app.cause.kinds.includes(cause.kind) && (app.cause.text?.test(sentence) ?? true);
+  // Of memory that no line explains, the series is the kind.
+  const kind = cause.kind === 'memory' ? (cause.series ?? cause.kind) : cause.kind;
+  return app.cause.kinds.includes(kind) && (app.cause.text?.test(sentence) ?? true);
 }
 
 /**
@@ -451,10 +483,13 @@ function writeReadme(board) {
  * @param {Row[]} now
  */
 function without(before, now) {
-  /** @param {Row} row */
-  const key = (row) => `${row.name} ${row.node} ${row.seed}`;
-  const done = new Set(now.map(key));
-  return before.filter((row) => !done.has(key(row)));
+  const done = new Set(now.map(keyOf));
+  return before.filter((row) => !done.has(keyOf(row)));
+}
+
+/** @param {{ name: string, node: string, seed: number }} row */
+function keyOf({ name, node, seed }) {
+  return `${name} ${node} ${seed}`;
 }
 
 /** @param {Row[]} rows */

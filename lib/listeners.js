@@ -4,13 +4,14 @@
  * Counts listeners per emitter and event: for every EventEmitter and EventTarget whose list grows past
  * eight, and for those handed to `watch()`. Emitters are held weakly. It wraps what it finds on the
  * prototypes and hands every call on; it never throws into a caller, and a wrap of somebody else on top of
- * ours keeps working, also after `uninstall`.
+ * ours keeps working, also after `uninstall`. Of adds to shorter lists it hands a sample to `spread`.
  *
- * An add costs a few nanoseconds; a stack is taken only when a list grows to a new power of two.
+ * An add costs a few nanoseconds; a stack is taken only when a list grows to a new power of two, and for a sample.
  */
 
 const { EventEmitter } = require('node:events');
-const { fileURLToPath } = require('node:url');
+const { siteAbove, className } = require('./site');
+const spread = require('./spread');
 
 /** Lists shorter than this are not looked at. A power of two. */
 const FIRST = 8;
@@ -24,11 +25,8 @@ const MAX_ROWS = 48;
 /** Stacks taken in one second: thousands of emitters that grow together must not be felt. */
 const STACKS_PER_SECOND = 50;
 
-/** Frames looked at for the code that adds a listener. */
-const FRAMES = 24;
-
 /**
- * @typedef {{ function: string, file: string, line: number, column: number }} Site
+ * @typedef {import('./site').Site} Site
  * @typedef {object} Entry
  * @property {number} key
  * @property {WeakRef<object>} ref
@@ -54,6 +52,8 @@ let reported = false;
 let active = false;
 let stackSecond = 0;
 let stacks = 0;
+/** Adds to short lists until the next is sampled. */
+let untilSample = 0;
 
 /** @type {{ target: any, method: string, original: Function, wrapper: Function }[]} */
 const wraps = [];
@@ -76,7 +76,7 @@ function install() {
     addListener,
     addListener === on ? wrappedOn : wrapEmitter(addListener),
   );
-  wrap(prototype, 'prependListener', prependListener, wrapEmitter(prependListener));
+  wrap(prototype, 'prependListener', prependListener, wrapEmitter(prependListener, true));
   kEvents = eventsSymbol();
   if (kEvents !== undefined) {
     const { addEventListener } = EventTarget.prototype;
@@ -93,6 +93,7 @@ function uninstall() {
   entries.clear();
   watched.clear();
   byEmitter = new WeakMap();
+  spread.clear();
 }
 
 /**
@@ -124,8 +125,11 @@ function define(target, method, value) {
   Object.defineProperty(target, method, { ...descriptor, value });
 }
 
-/** @param {Function} original */
-function wrapEmitter(original) {
+/**
+ * @param {Function} original
+ * @param {boolean} [first] whether it puts the listener before the others
+ */
+function wrapEmitter(original, first = false) {
   /**
    * @this {any}
    * @param {string | symbol} type
@@ -138,10 +142,12 @@ function wrapEmitter(original) {
       try {
         // One listener is the function itself, whose length is its number of parameters.
         const list = this._events[type];
-        if (typeof list === 'object') {
+        if (typeof list === 'object' && list.length >= FIRST) {
           const { length } = list;
-          if (length >= FIRST && (length & (length - 1)) === 0)
-            grown(this, type, length, on, countEmitter);
+          if ((length & (length - 1)) === 0) grown(this, type, length, on, countEmitter);
+        } else if (--untilSample < 0) {
+          const listener = typeof list === 'function' ? list : first ? list[0] : list.at(-1);
+          untilSample = sampled(this, type, listener, inEmitter, on);
         }
       } catch {
         // An emitter that is none (a proxy, a subclass with its own store) is not counted.
@@ -163,8 +169,11 @@ function wrapTarget(original) {
     if (active) {
       try {
         const size = this[/** @type {symbol} */ (kEvents)].get(type).size;
-        if (size >= FIRST && (size & (size - 1)) === 0)
-          grown(this, type, size, addEventListener, countTarget);
+        if (size >= FIRST) {
+          if ((size & (size - 1)) === 0) grown(this, type, size, addEventListener, countTarget);
+        } else if (--untilSample < 0) {
+          untilSample = sampled(this, type, undefined, inTarget, addEventListener);
+        }
       } catch {
         // Not an EventTarget of Node's own making.
       }
@@ -187,6 +196,32 @@ function eventsSymbol() {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * @param {object} emitter
+ * @param {string | symbol} type
+ * @param {object | undefined} listener as the emitter keeps it
+ * @param {import('./spread').Attached} attached
+ * @param {Function} wrapper frames above it are ours
+ */
+function sampled(emitter, type, listener, attached, wrapper) {
+  if (ignored.has(emitter)) return 0;
+  return spread.sample(emitter, type, listener, attached, wrapper, () => nextKey++);
+}
+
+/** @type {import('./spread').Attached} lists that have grown long are counted by themselves */
+function inEmitter(emitter, type, listener) {
+  const list = emitter._events?.[type];
+  return (
+    list === listener || (Array.isArray(list) && list.length < FIRST && list.includes(listener))
+  );
+}
+
+/** @type {import('./spread').Attached} */
+function inTarget(target, type) {
+  const size = countTarget(target, type);
+  return size > 0 && size < FIRST;
 }
 
 /** @param {any} emitter @param {string | symbol} type */
@@ -265,18 +300,8 @@ function forget(entry) {
   if (emitter !== undefined) byEmitter.get(emitter)?.delete(entry.type);
 }
 
-/** @param {object} emitter */
-function className(emitter) {
-  try {
-    const { name } = emitter.constructor;
-    return typeof name === 'string' && name !== '' ? name.slice(0, 80) : 'Object';
-  } catch {
-    return 'Object';
-  }
-}
-
 /**
- * The code that adds a listener: the nearest frame of the app, else the nearest of a package.
+ * The code that adds a listener, unless too many were asked for in this second.
  *
  * @param {Function} below frames from this function up are left out
  * @returns {Site | null}
@@ -287,36 +312,7 @@ function takeSite(below) {
     stackSecond = second;
     stacks = 0;
   }
-  if (stacks++ >= STACKS_PER_SECOND) return null;
-  const { stackTraceLimit, prepareStackTrace } = Error;
-  /** @type {NodeJS.CallSite[]} */
-  let frames = [];
-  try {
-    Error.stackTraceLimit = FRAMES;
-    Error.prepareStackTrace = (_, sites) => sites;
-    const holder = /** @type {{ stack: any }} */ ({ stack: undefined });
-    Error.captureStackTrace(holder, below);
-    frames = holder.stack;
-  } finally {
-    Error.stackTraceLimit = stackTraceLimit;
-    Error.prepareStackTrace = prepareStackTrace;
-  }
-  if (!Array.isArray(frames)) return null;
-  let fallback = null;
-  for (const frame of frames) {
-    const name = frame.getFileName() ?? frame.getEvalOrigin?.();
-    if (typeof name !== 'string' || name.startsWith('node:')) continue;
-    if (name.startsWith(__dirname)) continue;
-    const site = {
-      function: frame.getFunctionName() ?? frame.getMethodName() ?? '',
-      file: name.startsWith('file://') ? fileURLToPath(name) : name,
-      line: frame.getLineNumber() ?? 0,
-      column: frame.getColumnNumber() ?? 0,
-    };
-    if (!/[\\/]node_modules[\\/]/.test(site.file)) return site;
-    fallback ??= site;
-  }
-  return fallback;
+  return stacks++ < STACKS_PER_SECOND ? siteAbove(below) : null;
 }
 
 /**
@@ -363,12 +359,14 @@ function countPublic(target, type) {
   return require('node:events').getEventListeners(target, type).length;
 }
 
-/** Reports the lists with most listeners. @param {any} native the native guard */
+/** Reports the lists with most listeners and the lines that add most. @param {any} native the native guard */
 function report(native) {
   findWatched();
+  untilSample = spread.relax() ?? untilSample;
+  const thin = spread.report();
   // The last of them gone is news too.
-  if (entries.size === 0 && !reported) return;
-  reported = entries.size > 0;
+  if (entries.size === 0 && thin.lines.length === 0 && !reported) return;
+  reported = entries.size > 0 || thin.lines.length > 0;
   /** @type {Entry[]} */
   const alive = [];
   for (const entry of entries.values()) {
@@ -386,18 +384,28 @@ function report(native) {
     alive.push(entry);
   }
   alive.sort((a, b) => b.count - a.count);
-  native.recordListeners(
-    alive.slice(0, MAX_ROWS).map((entry) => ({
+  native.recordListeners([
+    ...alive.slice(0, MAX_ROWS).map((entry) => ({
       key: entry.key,
       emitter: entry.emitter,
       event: String(entry.type).slice(0, 120),
       count: entry.count,
-      function: entry.site?.function,
-      file: entry.site?.file,
-      line: entry.site?.line,
-      column: entry.site?.column,
+      ...entry.site,
     })),
-  );
+    ...thin.lines.map(({ key, emitter, event, count, site }) => ({
+      key,
+      emitter,
+      event,
+      count: Math.min(count, 0xffff_ffff),
+      ...site,
+      round: thin.rounds,
+    })),
+  ]);
 }
 
-module.exports = { install, uninstall, watch, ignore, report };
+/** A major GC has just ended. */
+function afterMajorGc() {
+  if (active) spread.settle();
+}
+
+module.exports = { install, uninstall, watch, ignore, report, afterMajorGc };

@@ -227,7 +227,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "listenerRate",
         Kind::CountRate,
         "10/min",
-        "growth of listeners on one emitter or EventTarget",
+        "growth of listeners on one emitter or EventTarget, or of one line of code over many",
     ),
     option("handleRate", Kind::CountRate, "10/min", "growth of fds, libuv handles, threads"),
     option(

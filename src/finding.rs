@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Bytes, Config};
+use crate::detect::{NativeKind, NativeVerdict};
 use crate::metric::{SeriesId, Unit};
 use crate::near_end::NearLimit;
 use crate::pipeline::{Cause, Draft, ListenerLine, Piece};
@@ -201,6 +202,10 @@ impl Finding {
         if let Some(piece) = memory.or(self.draft.pieces.first()) {
             parts.push(growth_words(piece, self.age_at(piece.since), time));
         }
+        let native = self.draft.pieces.iter().filter(|piece| piece.confirmed);
+        if let Some(verdict) = native.filter_map(|piece| piece.native.as_ref()).next() {
+            parts.push(native_words(verdict));
+        }
         parts.extend(self.draft.routes.as_ref().and_then(routes_words));
         if let Some(allocation) = self.allocation.as_ref().filter(|one| self.is_news(one)) {
             parts.push(allocation_words(allocation, identity));
@@ -249,6 +254,15 @@ impl Finding {
             "pValue": evidence.p_value,
             "confidence": round(1.0 - evidence.p_value),
             "threshold": { "ratePerHour": round(evidence.threshold_per_hour), "amount": round(evidence.amount) },
+            "malloc": piece.native.as_ref().map(|verdict| json!({
+                "kind": verdict.kind.as_str(),
+                "grownBytes": verdict.grown.round(),
+                "usedBytes": verdict.used.last.round(),
+                "usedGrownBytes": verdict.used.growth().round(),
+                "usedHighestBytes": verdict.used.highest.round(),
+                "freeBytes": verdict.free.last.round(),
+                "freeGrownBytes": verdict.free.growth().round(),
+            })),
             "points": piece.points.iter().map(|(at, value)| json!([self.wall_at(*at), value.round()])).collect::<Vec<_>>(),
         })
     }
@@ -322,6 +336,7 @@ impl Finding {
                 "kind": "listeners",
                 "emitter": line.emitter,
                 "event": line.event,
+                "spread": line.spread,
                 "count": line.count,
                 "perMinute": round(line.per_minute),
                 "site": line.site,
@@ -363,10 +378,16 @@ fn near_words(near: &NearLimit) -> String {
 }
 
 fn listeners_words(line: &ListenerLine, identity: &Identity) -> String {
-    let mut words = format!(
-        "listeners of '{}' on {} pile up: {}, +{:.0}/min",
-        line.event, line.emitter, line.count, line.per_minute
-    );
+    let ListenerLine { emitter, event, count, per_minute, .. } = line;
+    let of = if event == "*" { String::new() } else { format!(" of '{event}'") };
+    let mut words = if line.spread {
+        format!(
+            "listeners{of} pile up, a few on each of ever more {emitter} objects that are never dropped: about {count}, \
+             +{per_minute:.0}/min"
+        )
+    } else {
+        format!("listeners{of} on {emitter} pile up: {count}, +{per_minute:.0}/min")
+    };
     if let Some(site) = &line.site {
         words.push_str(&format!(", added at {}", short_site(site, &identity.cwd)));
         if !site.function.is_empty() {
@@ -474,6 +495,30 @@ fn growth_words(piece: &Piece, age_ms: u64, time: ShowTime<'_>) -> String {
     )
 }
 
+/// What native memory that grows is, and what helps.
+fn native_words(verdict: &NativeVerdict) -> String {
+    let bytes = |value: f64| Bytes(value.max(0.0) as u64);
+    let grown = bytes(verdict.grown);
+    let (used, free) = (bytes(verdict.used.growth()), bytes(verdict.free.growth()));
+    match verdict.kind {
+        NativeKind::Leak => {
+            format!("a native leak: of {grown} more, {used} are handed out by malloc and not freed")
+        }
+        NativeKind::Fragmentation => format!(
+            "fragmentation, not a leak: of {grown} more, malloc has {used} handed out and {free} free, in pieces that do \
+             not fit; MALLOC_ARENA_MAX=2 in the app's environment is the cure, or another malloc (jemalloc)"
+        ),
+        NativeKind::Cache => format!(
+            "malloc's cache, not a leak: of {grown} more, {free} were freed after a peak and are kept for the next; \
+             the peak is what to lower, or MALLOC_TRIM_THRESHOLD_"
+        ),
+        NativeKind::Mapped => format!(
+            "not malloc's: of {grown} more, malloc has {used} handed out and {free} free; the rest is mapped by a \
+             library, threads or code"
+        ),
+    }
+}
+
 /// A rate in the unit in which it is a handy number: `11.8 MB/h`, `4.2 MB/min`.
 fn byte_rate_words(per_hour: f64) -> String {
     let per_hour = per_hour.max(0.0);
@@ -550,6 +595,7 @@ pub fn listener_json(line: &ListenerLine) -> Value {
     json!({
         "emitter": line.emitter,
         "event": line.event,
+        "spread": line.spread,
         "count": line.count,
         "growthPerMin": round(line.per_minute),
         "site": line.site,
@@ -602,6 +648,7 @@ mod tests {
                 at: Millis(2_400_000),
             },
             confirmed: true,
+            native: None,
             since: Millis(300_000),
             from_start: false,
             points: vec![(Millis(300_000), first), (Millis(2_400_000), last)],
@@ -672,6 +719,7 @@ mod tests {
         let line = ListenerLine {
             emitter: "EventEmitter".into(),
             event: "update".into(),
+            spread: false,
             count: 1012,
             per_minute: 31.5,
             site: Some(Site {
@@ -701,6 +749,30 @@ mod tests {
         });
         expect![[r#"the V8 heap limit is near: 57.0 MB of 64.0 MB used, full in 1 s at this rate, and the event loop has not answered for 4 s; the live heap grows 600 MB/min since 14:02:10Z, 6 min after start-up (20.0 MB to 57.0 MB within 32 min)"#]]
             .assert_eq(&say(&finding));
+    }
+
+    #[test]
+    fn listeners_spread_over_many_emitters_are_named_with_their_class_and_line() {
+        let line = ListenerLine {
+            emitter: "Room".into(),
+            event: "message".into(),
+            spread: true,
+            count: 12_400,
+            per_minute: 2950.0,
+            site: Some(Site {
+                function: "open".into(),
+                file: "/app/src/rooms.js".into(),
+                line: 31,
+                column: 8,
+            }),
+        };
+        let mut finding = finding(
+            Cause::Listeners(line),
+            vec![piece(SeriesId::Listeners, 177_000.0, 6000.0, 12_400.0)],
+        );
+        finding.draft.limit = None;
+        expect!["listeners of 'message' pile up, a few on each of ever more Room objects that are never dropped: about 12400, +2950/min, added at src/rooms.js:31 (open); listeners grow 2950.0/min since 14:02:10Z, 6 min after start-up (6000 to 12400 within 32 min)"].assert_eq(&say(&finding));
+        assert_eq!(finding.cause_json()["spread"], true);
     }
 
     #[test]
@@ -740,6 +812,7 @@ mod tests {
         let line = ListenerLine {
             emitter: "Bus".into(),
             event: "user".into(),
+            spread: false,
             count: 9,
             per_minute: 1.0,
             site: Some(known),

@@ -239,6 +239,7 @@ mod tests {
         let line = ListenerLine {
             emitter: "<script>".into(),
             event: "change".into(),
+            spread: false,
             count: 12,
             per_minute: 3.0,
             site: None,

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::detect::{Evidence, GrowthDetector, Statistic, rule};
+use crate::detect::{
+    Course, Evidence, GrowthDetector, JUDGEMENTS_PER_STEP, NativeVerdict, Rule, Statistic, explain,
+    rule, spread_rule,
+};
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::near_end::{self, NearLimit};
 use crate::profile::{self, Order, ProfilePlan};
@@ -101,6 +104,8 @@ pub struct Piece {
     pub from_start: bool,
     /// Its history, at most `POINTS` points.
     pub points: Vec<(Millis, f64)>,
+    /// Of native memory, what malloc says to its growth.
+    pub native: Option<NativeVerdict>,
 }
 
 /// What grows, as far as it is known without a snapshot.
@@ -127,13 +132,15 @@ pub enum Cause {
     },
 }
 
-/// One emitter's listeners, for findings and `status()`.
+/// One emitter's listeners, or those of one line on many emitters, for findings and `status()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerLine {
     /// Class of the emitter.
     pub emitter: String,
-    /// The event.
+    /// The event; of a line that adds for several `*`.
     pub event: String,
+    /// Whether they are spread over many emitters; the count is an estimate then.
+    pub spread: bool,
     /// Listeners now.
     pub count: u64,
     /// Growth per minute over what is known of it.
@@ -258,11 +265,21 @@ pub struct ListenerTotals {
     pub other: u64,
 }
 
+/// What of the process' memory is one isolate's.
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    at: Millis,
+    heap_total: f64,
+    external: f64,
+}
+
 #[derive(Clone, Debug)]
 struct Emitter {
     tracked: Tracked,
     line: ListenerLine,
     seen: Millis,
+    /// The last major GC after which it was counted, where that is when it is counted.
+    round: Option<u32>,
 }
 
 /// One isolate's history.
@@ -277,7 +294,7 @@ struct Isolate {
     large_objects: Option<f64>,
     /// When the last reading of any kind came from the JS thread.
     heartbeat: Millis,
-    memory: Option<(Millis, f64)>,
+    memory: Option<Inside>,
     /// Heap committed, and anonymous memory of the process, when the JS thread last answered.
     then: Option<(f64, f64)>,
     wait: Option<Wait>,
@@ -358,6 +375,8 @@ pub struct Pipeline {
     started: Millis,
     process: HashMap<SeriesId, Tracked>,
     anon: Series,
+    /// What malloc has handed out, external memory of V8 not counted, and what it holds free.
+    malloc: [Series; 2],
     isolates: BTreeMap<IsolateId, Isolate>,
     trigger: Trigger,
     last_process: ProcessSample,
@@ -385,6 +404,7 @@ impl Pipeline {
             started: now,
             process,
             anon: Series::short(),
+            malloc: [Series::long(), Series::long()],
             isolates: BTreeMap::new(),
             last_process: ProcessSample::default(),
             warmed: false,
@@ -450,7 +470,7 @@ impl Pipeline {
             }
             for emitter in isolate.emitters.values_mut() {
                 emitter.tracked.detector =
-                    rule(SeriesId::Listeners, &config).map(GrowthDetector::new);
+                    listener_rule(emitter.line.spread, &config).map(GrowthDetector::new);
             }
             let way = isolate.plan.way();
             isolate.plan.configure(way, config.gc_share, config.max_gc_pause_ms);
@@ -462,18 +482,18 @@ impl Pipeline {
     /// The process was read.
     pub fn on_process(&mut self, at: Millis, sample: &ProcessSample) {
         let bytes = |value: Option<u64>| value.map(|value| value as f64);
-        let native = sample.rss_anon_bytes.and_then(|anon| {
-            // Only with a fresh reading of every isolate: otherwise a heap that grew is taken for native.
-            let mut inside = 0.0;
-            for isolate in self.isolates.values() {
-                let (read, memory) = isolate.memory?;
-                if at.0 > read.0 + FRESH_MS {
-                    return None;
-                }
-                inside += memory;
-            }
-            (!self.isolates.is_empty()).then(|| (anon as f64 - inside).max(0.0))
-        });
+        let inside = self.inside(at);
+        let native = sample
+            .rss_anon_bytes
+            .zip(inside)
+            .map(|(anon, inside)| (anon as f64 - inside.heap_total - inside.external).max(0.0));
+        if let (Some(used), Some(free), Some(inside)) =
+            (bytes(sample.malloc_used_bytes), bytes(sample.malloc_free_bytes), inside)
+        {
+            let [used_series, free_series] = &mut self.malloc;
+            used_series.push(at, (used - inside.external).max(0.0));
+            free_series.push(at, free);
+        }
         for (id, value) in [
             (SeriesId::Rss, bytes(sample.rss_bytes)),
             (SeriesId::Native, native),
@@ -491,6 +511,22 @@ impl Pipeline {
         self.last_process = sample.clone();
     }
 
+    /// What is V8's in the process. Only with a fresh reading of every isolate: otherwise a heap that grew is taken
+    /// for native.
+    fn inside(&self, at: Millis) -> Option<Inside> {
+        let mut sum: Option<Inside> = None;
+        for isolate in self.isolates.values() {
+            let one = isolate.memory.filter(|one| at.0 <= one.at.0 + FRESH_MS)?;
+            let before = sum.unwrap_or(Inside { heap_total: 0.0, external: 0.0, ..one });
+            sum = Some(Inside {
+                heap_total: before.heap_total + one.heap_total,
+                external: before.external + one.external,
+                ..one
+            });
+        }
+        sum
+    }
+
     /// A JS thread answered.
     pub fn on_isolate(&mut self, id: IsolateId, at: Millis, reading: &IsolateReading) {
         let anon = self.anon.last().map(|(_, bytes)| bytes);
@@ -502,7 +538,7 @@ impl Pipeline {
         isolate.heap_limit = reading.heap_limit_bytes.or(isolate.heap_limit);
         isolate.large_objects = reading.large_object_bytes.or(isolate.large_objects);
         if let (Some(total), Some(external)) = (reading.heap_total_bytes, reading.external_bytes) {
-            isolate.memory = Some((at, total + external));
+            isolate.memory = Some(Inside { at, heap_total: total, external });
         }
         let on_demand = isolate.plan.way() != Way::Natural || reading.after_gc;
         let buffers = reading.array_buffers_bytes;
@@ -578,19 +614,30 @@ impl Pipeline {
                 isolate.emitters.remove(&least);
             }
             let emitter = isolate.emitters.entry(count.key).or_insert_with(|| Emitter {
-                tracked: Tracked::new(Series::short(), SeriesId::Listeners, config),
+                tracked: Tracked {
+                    detector: listener_rule(count.round.is_some(), config).map(GrowthDetector::new),
+                    ..Tracked::new(Series::short(), SeriesId::Listeners, config)
+                },
                 line: ListenerLine {
                     emitter: count.emitter.clone(),
                     event: count.event.clone(),
+                    spread: count.round.is_some(),
                     count: 0,
                     per_minute: 0.0,
                     site: None,
                 },
                 seen: at,
+                round: None,
             });
-            emitter.tracked.series.push(at, count.count as f64);
             emitter.seen = at;
+            // Samples that were counted once are one reading, however often it is reported.
+            if count.round.is_some() && emitter.round == count.round {
+                continue;
+            }
+            emitter.round = count.round;
+            emitter.tracked.series.push(at, count.count as f64);
             emitter.line.count = count.count;
+            emitter.line.event.clone_from(&count.event);
             if count.site.is_some() {
                 emitter.line.site.clone_from(&count.site);
             }
@@ -831,7 +878,10 @@ impl Pipeline {
         };
         let fresh = move |at: Millis| since.is_none_or(|since| at >= since);
         let listeners = isolate.and_then(|isolate| {
-            let seen = isolate.emitters.values().filter(|emitter| fresh(emitter.seen));
+            let seen = isolate
+                .emitters
+                .values()
+                .filter(|emitter| fresh(emitter.seen) && !emitter.line.spread);
             seen.map(|emitter| emitter.line.count).max()
         });
         tracked
@@ -931,13 +981,14 @@ impl Pipeline {
 
     fn judge(&mut self, now: Millis, warm: Millis, confirmed: &mut Vec<Confirmed>) {
         let disturbed = self.disturbed.max(warm);
-        let mut run = |source: Source, tracked: &mut Tracked, load: Option<&Series>| {
-            let Some(detector) = tracked.detector.as_mut() else { return };
-            let since = if source.series == SeriesId::Native { disturbed } else { warm };
-            if let Some(evidence) = detector.step(now, since, &tracked.series, load) {
-                confirmed.push(Confirmed { source, evidence });
-            }
-        };
+        let mut run =
+            |source: Source, tracked: &mut Tracked, load: Option<&Series>, budget: &mut u32| {
+                let Some(detector) = tracked.detector.as_mut() else { return };
+                let since = if source.series == SeriesId::Native { disturbed } else { warm };
+                if let Some(evidence) = detector.step(now, since, &tracked.series, load, budget) {
+                    confirmed.push(Confirmed { source, evidence });
+                }
+            };
         // The process' traffic is that of its first isolate: a server's main thread.
         let by = self
             .isolates
@@ -945,15 +996,18 @@ impl Pipeline {
             .next()
             .and_then(|isolate| isolate.tracked.get(&SeriesId::LoopUtilization))
             .map(|tracked| &tracked.series);
+        let mut budget = JUDGEMENTS_PER_STEP;
         for (series, tracked) in &mut self.process {
             let source = Source { series: *series, isolate: None, emitter: None };
-            run(source, tracked, by);
+            run(source, tracked, by, &mut budget);
         }
         for (id, isolate) in &mut self.isolates {
             let load = isolate.tracked.remove(&SeriesId::LoopUtilization);
             let by = load.as_ref().map(|tracked| &tracked.series);
+            let mut budget = JUDGEMENTS_PER_STEP;
             for (series, tracked) in &mut isolate.tracked {
-                run(Source { series: *series, isolate: Some(*id), emitter: None }, tracked, by);
+                let source = Source { series: *series, isolate: Some(*id), emitter: None };
+                run(source, tracked, by, &mut budget);
             }
             for emitter in isolate.emitters.values_mut() {
                 let source = Source {
@@ -961,7 +1015,7 @@ impl Pipeline {
                     isolate: Some(*id),
                     emitter: Some(emitter.line.key()),
                 };
-                run(source, &mut emitter.tracked, by);
+                run(source, &mut emitter.tracked, by, &mut budget);
             }
             if let Some(load) = load {
                 isolate.tracked.insert(SeriesId::LoopUtilization, load);
@@ -1091,8 +1145,8 @@ impl Pipeline {
         }
     }
 
-    /// What names the finding: the first series that was confirmed, or, if that is memory and timers pile up
-    /// beside it, the timers: they hold what they close over.
+    /// What names the finding: the first series that was confirmed, or, if that is memory and timers or listeners pile
+    /// up beside it, those: they hold what they close over.
     fn explanation(&self, isolate: Option<IsolateId>, confirmed: &[Confirmed]) -> Cause {
         let cause = confirmed.first().and_then(|one| self.cause(&one.source));
         if let Some(Cause::Memory { .. }) | None = cause {
@@ -1104,8 +1158,23 @@ impl Pipeline {
             if rising && let Some(cause) = self.cause(&timers) {
                 return cause;
             }
+            if let Some(line) = isolate.and_then(|id| self.growing_listeners(id)) {
+                return Cause::Listeners(line.clone());
+            }
         }
         cause.unwrap_or(Cause::Memory { series: SeriesId::LiveHeap })
+    }
+
+    /// The listeners of an isolate that were last seen to grow, those that grow fastest.
+    fn growing_listeners(&self, id: IsolateId) -> Option<&ListenerLine> {
+        let growing = |emitter: &&Emitter| {
+            emitter.tracked.detector.as_ref().is_some_and(|one| one.suspicion().is_some())
+        };
+        let emitters = self.isolates.get(&id)?.emitters.values();
+        let lines = emitters.filter(growing).map(|emitter| &emitter.line);
+        lines.max_by(|a, b| {
+            a.per_minute.total_cmp(&b.per_minute).then_with(|| b.key().cmp(&a.key()))
+        })
     }
 
     /// Series of the process and of this isolate that grow as well, confirmed or not.
@@ -1154,7 +1223,19 @@ impl Pipeline {
             since = points.get(begins).map_or(first, |(at, _)| *at);
             from_start = begins == 0;
         }
-        Piece { source, evidence, confirmed, since, from_start, points }
+        let native = (source.series == SeriesId::Native).then(|| self.native(&evidence)).flatten();
+        Piece { source, evidence, confirmed, since, from_start, points, native }
+    }
+
+    /// What malloc says to growth of native memory. `None` where there is no glibc to ask.
+    fn native(&self, evidence: &Evidence) -> Option<NativeVerdict> {
+        let from = Millis(evidence.at.0.saturating_sub(evidence.window_ms));
+        let [used, free] = &self.malloc;
+        Some(explain(
+            evidence.last - evidence.first,
+            Course::of(used, from, evidence.at)?,
+            Course::of(free, from, evidence.at)?,
+        ))
     }
 
     fn cause(&self, source: &Source) -> Option<Cause> {
@@ -1206,6 +1287,7 @@ impl ListenerLine {
     /// What tells this emitter and event from others, also across restarts.
     pub fn key(&self) -> String {
         match &self.site {
+            Some(site) if self.spread => format!("{} spread {site}", self.emitter),
             Some(site) => format!("{} '{}' {site}", self.emitter, self.event),
             None => format!("{} '{}'", self.emitter, self.event),
         }
@@ -1254,6 +1336,10 @@ fn fast_growth(anon: &Series, now: Millis, window_ms: u64, amount: f64) -> bool 
         (Some(first), Some(last)) if points.len() >= 4 => last.min - first.min > amount / 2.0,
         _ => false,
     }
+}
+
+fn listener_rule(spread: bool, config: &Config) -> Option<Rule> {
+    if spread { spread_rule(config) } else { rule(SeriesId::Listeners, config) }
 }
 
 fn per_minute(series: &Series) -> f64 {
@@ -1389,6 +1475,7 @@ mod tests {
                         line: 12,
                         column: 7,
                     }),
+                    round: None,
                 }],
             );
             for action in pipeline.step(now) {
@@ -1433,6 +1520,7 @@ mod tests {
         let line = |emitter: &str, number: u32, count: u64| ListenerLine {
             emitter: emitter.into(),
             event: "data".into(),
+            spread: false,
             count,
             per_minute: 0.0,
             site: Some(Site {
@@ -1627,6 +1715,114 @@ mod tests {
         let piece = &draft.pieces[0];
         assert!(!piece.from_start);
         assert!((piece.since.0 as f64 - 300_000.0).abs() < 15_000.0, "{:?}", piece.since);
+    }
+
+    #[test]
+    fn native_growth_that_malloc_holds_free_is_called_fragmentation() {
+        let mut pipeline = Pipeline::new(Config { native_rate: 60.0 * MB, ..fast() }, Millis(0));
+        pipeline.attach(MAIN, Way::Natural, Millis(0));
+        let mut found = None;
+        for second in 0..200u64 {
+            let now = Millis(second * 1000);
+            let holes = second as f64 * MB / 4.0;
+            pipeline.on_isolate(
+                MAIN,
+                now,
+                &IsolateReading {
+                    heap_used_bytes: Some(20.0 * MB),
+                    heap_total_bytes: Some(32.0 * MB),
+                    external_bytes: Some(2.0 * MB),
+                    array_buffers_bytes: Some(MB),
+                    ..IsolateReading::default()
+                },
+            );
+            pipeline.on_process(
+                now,
+                &ProcessSample {
+                    rss_anon_bytes: Some((60.0 * MB + holes) as u64),
+                    malloc_used_bytes: Some((12.0 * MB) as u64 + second % 5),
+                    malloc_free_bytes: Some((3.0 * MB + holes) as u64),
+                    ..ProcessSample::default()
+                },
+            );
+            let opened = pipeline.step(now).into_iter().find_map(|action| match action {
+                Action::Open(draft) => Some(draft),
+                _ => None,
+            });
+            found = found.or(opened);
+        }
+        let draft = found.unwrap();
+        assert_eq!(draft.cause, Cause::Memory { series: SeriesId::Native });
+        let verdict = draft.pieces[0].native.unwrap();
+        assert_eq!(verdict.kind, crate::detect::NativeKind::Fragmentation);
+        assert!((verdict.free.growth() - verdict.grown).abs() < MB, "{verdict:?}");
+    }
+
+    /// Reports, every two seconds, the listeners of one line that are spread over many emitters, counted anew
+    /// after each GC, one in four seconds, beside a live heap; the seconds of findings and their causes.
+    fn spread(count: impl Fn(f64) -> u64, live: impl Fn(f64) -> f64) -> Vec<(u64, Cause)> {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let mut seen = Vec::new();
+        for second in (0..600u64).step_by(2) {
+            let now = Millis(second * 1000);
+            let counted = second / 4 * 4;
+            let line = ListenerCount {
+                key: 7,
+                emitter: "Room".into(),
+                event: "message".into(),
+                count: count(counted as f64),
+                site: Some(Site {
+                    function: "open".into(),
+                    file: "/app/rooms.js".into(),
+                    line: 31,
+                    column: 8,
+                }),
+                round: Some((second / 4) as u32),
+            };
+            pipeline.on_listeners(MAIN, now, &[line]);
+            let bytes = live(second as f64);
+            let heap = IsolateReading { heap_used_bytes: Some(bytes), ..IsolateReading::default() };
+            pipeline.on_isolate(MAIN, now, &heap);
+            for action in pipeline.step(now) {
+                match action {
+                    Action::ReadLiveHeap(id) => {
+                        let reading = LiveHeapReading { bytes, pause_ms: 9.0 };
+                        pipeline.on_live_heap(id, now, reading, Some(30.0));
+                    }
+                    Action::Open(draft) => seen.push((second, draft.cause)),
+                    _ => {}
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn listeners_spread_over_emitters_that_are_never_dropped_name_their_line() {
+        let seen = spread(|s| 50 * s as u64, |_| 20.0 * MB);
+        let (second, cause) = &seen[0];
+        assert!(*second <= 80, "{second}");
+        let Cause::Listeners(line) = cause else { panic!("{cause:?}") };
+        assert!(line.spread && (line.per_minute - 3000.0).abs() < 150.0, "{line:?}");
+        assert_eq!(line.key(), "Room spread /app/rooms.js:31");
+    }
+
+    #[test]
+    fn memory_that_grows_beside_listeners_that_grow_is_named_after_them() {
+        let seen = spread(|s| 50 * (s as u64).saturating_sub(8), |s| (20.0 + s / 10.0) * MB);
+        assert!(matches!(&seen[0].1, Cause::Listeners(line) if line.spread), "{seen:?}");
+    }
+
+    #[test]
+    fn spread_listeners_that_come_and_go_or_fill_a_cache_are_no_leak() {
+        // Ten thousand a minute, all gone by the second GC but those in flight.
+        let flat = |_| 20.0 * MB;
+        assert_eq!(spread(|s| 180 + (s as u64 * 37) % 90, flat), []);
+        // A cache of two thousand that is full after a minute.
+        assert_eq!(spread(|s| (2000.0 * (1.0 - (-s / 15.0).exp())) as u64, flat), []);
+        // A hundred thousand that sampling moves by three per cent.
+        assert_eq!(spread(|s| 100_000 + (s as u64 * 7919) % 3000, flat), []);
     }
 
     #[test]

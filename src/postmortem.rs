@@ -472,6 +472,7 @@ impl AcrossRuns {
                     load_factor: 1.0,
                 },
                 confirmed: true,
+                native: None,
                 since: Millis(0),
                 from_start: true,
                 points: Vec::new(),

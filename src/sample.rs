@@ -47,19 +47,22 @@ pub struct LiveHeapReading {
     pub pause_ms: f64,
 }
 
-/// Listeners of one event on one emitter.
+/// Listeners of one event on one emitter, or of one line of code on many emitters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerCount {
-    /// Names this emitter and event within the isolate, for as long as the emitter lives.
+    /// Names this emitter and event within the isolate, for as long as the emitter lives; or this line.
     pub key: u32,
     /// Class of the emitter.
     pub emitter: String,
     /// The event.
     pub event: String,
-    /// Listeners now.
+    /// Listeners now; of a line what its samples stand for.
     pub count: u64,
     /// The code that adds them, where a stack was taken.
     pub site: Option<Site>,
+    /// For a line of code whose listeners are spread over many emitters: the number of the major GC after which
+    /// they were counted. `None` for one emitter.
+    pub round: Option<u32>,
 }
 
 /// A place in the app's code.

@@ -1016,7 +1016,10 @@ impl Sampler {
                 }
             }
         }
-        self.collector.profile_answer(now, id, run, answer, &self.isolates);
+        let inconclusive = self.collector.profile_answer(now, id, run, answer, &self.isolates);
+        if let Some(plan) = self.pipeline.profile(id).filter(|_| inconclusive) {
+            plan.once_more();
+        }
         self.evidence.0 = None;
         self.publish();
     }
@@ -1427,9 +1430,11 @@ fn status_json(
             let (made, lost, spent_ms) = view.readings;
             let live = view.series.iter().find(|series| series.id == SeriesId::LiveHeap);
             let mut series = views_json(&view.series, now);
+            // On one emitter, as in the recorder: what is spread over many is an estimate.
+            let lists = view.listeners.iter().filter(|line| !line.spread);
             series.insert("listeners".into(), json!({
                 "unit": "count",
-                "last": view.listeners.iter().map(|line| line.count).max().unwrap_or(0),
+                "last": lists.map(|line| line.count).max().unwrap_or(0),
                 "top": view.listeners.iter().map(listener_json).collect::<Vec<_>>(),
             }));
             json!({

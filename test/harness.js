@@ -51,7 +51,7 @@ const OUTPUT_LIMIT = 1024 * 1024;
  * @property {string} time
  * @property {number} pid
  * @property {string} sentence
- * @property {{ kind: string, site?: { file: string, line: number, function?: string } } | null} cause
+ * @property {{ kind: string, series?: string, site?: { file: string, line: number, function?: string } } | null} cause
  * @property {Series[]} series
  * @property {Evidence[]} evidence
  * @property {{ file: string, against: string | null, suspects: Suspect[] } | null} analysis

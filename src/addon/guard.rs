@@ -144,6 +144,8 @@ pub struct ListenerRow {
     pub line: Option<u32>,
     /// Its column, from 1.
     pub column: Option<u32>,
+    /// For a line of code that adds to many emitters: the major GC after which they were counted.
+    pub round: Option<u32>,
 }
 
 /// Settings as the option table takes them.
@@ -462,6 +464,7 @@ impl Guard {
                     line: row.line.unwrap_or(0),
                     column: row.column.unwrap_or(0),
                 }),
+                round: row.round,
             })
             .collect();
         self.handle.listeners(counts);

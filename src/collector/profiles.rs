@@ -40,6 +40,8 @@ pub(super) struct Sampling {
     began: Millis,
     interval_bytes: u32,
     early: Option<(Millis, Profile)>,
+    /// The second for its finding.
+    again: bool,
     longest_pause_ms: f64,
     /// The last reading was asked for.
     finishing: bool,
@@ -78,17 +80,18 @@ impl Collector {
         let run = match (order, self.profiles.get_mut(&isolate)) {
             (Order::Refuse { live_bytes, predicted_ms }, _) => {
                 let refusal = pause_refusal(live_bytes, predicted_ms, limit_ms);
-                self.profiles.insert(isolate, Profiling::Refused(refusal));
+                self.no_profile(isolate, refusal, out);
                 self.attach_late(Some(isolate), out);
                 return;
             }
-            (Order::Begin { interval_bytes }, _) => {
+            (Order::Begin { interval_bytes, again }, _) => {
                 self.runs += 1;
                 let sampling = Sampling {
                     run: self.runs,
                     began: now,
                     interval_bytes,
                     early: None,
+                    again,
                     longest_pause_ms: 0.0,
                     finishing: false,
                     stopped: None,
@@ -116,7 +119,7 @@ impl Collector {
             (_, _) => return,
         };
         let interval_bytes = match order {
-            Order::Begin { interval_bytes } => interval_bytes,
+            Order::Begin { interval_bytes, .. } => interval_bytes,
             _ => 0,
         };
         // Once armed it stays so. Of a worker's heap Node writes none.
@@ -146,7 +149,7 @@ impl Collector {
         }
     }
 
-    /// The JS thread has obeyed, or could not.
+    /// The JS thread has obeyed, or could not. Whether the profile told its finding nothing, and another is worth it.
     pub fn profile_answer(
         &mut self,
         now: Millis,
@@ -154,11 +157,14 @@ impl Collector {
         run: u32,
         answer: Answer,
         out: &dyn Outbox,
-    ) {
-        let Some(Profiling::Running(sampling)) = self.profiles.get_mut(&isolate) else { return };
+    ) -> bool {
+        let Some(Profiling::Running(sampling)) = self.profiles.get_mut(&isolate) else {
+            return false;
+        };
         if sampling.run != run {
-            return;
+            return false;
         }
+        let mut inconclusive = false;
         match answer {
             Answer::Began { at_limit } => self.arm(now, at_limit),
             Answer::Read { text, pause_ms, last: false } => {
@@ -169,9 +175,9 @@ impl Collector {
             Answer::Read { text, pause_ms, last: true } => {
                 sampling.longest_pause_ms = sampling.longest_pause_ms.max(pause_ms);
                 let Some(Profiling::Running(sampling)) = self.profiles.remove(&isolate) else {
-                    return;
+                    return false;
                 };
-                self.finish_profile(now, isolate, sampling, &text, out);
+                inconclusive = self.finish_profile(now, isolate, sampling, &text, out);
                 self.release(out);
             }
             Answer::Stopped => {
@@ -189,6 +195,7 @@ impl Collector {
                 self.no_profile(isolate, Refusal::plain(reason, message), out);
             }
         }
+        inconclusive
     }
 
     /// Node writes an allocation profile there when V8 reaches its heap limit.
@@ -252,7 +259,8 @@ impl Collector {
         out.new_file(&file, "profile", of.as_deref());
     }
 
-    /// Compares the readings, writes the file, and completes the finding that waits for it.
+    /// Compares the readings, writes the file, and completes the finding that waits for it. Where they tell nothing, and
+    /// for the first time, the finding goes on waiting, and the answer is true.
     fn finish_profile(
         &mut self,
         now: Millis,
@@ -260,8 +268,8 @@ impl Collector {
         sampling: Sampling,
         text: &str,
         out: &dyn Outbox,
-    ) {
-        let Some(number) = self.waits_for_profile(isolate) else { return };
+    ) -> bool {
+        let Some(number) = self.waits_for_profile(isolate) else { return false };
         let result = match (sampling.early, Profile::parse(text)) {
             (Some(early), Ok(last)) => Ok((early, last)),
             (None, _) => Err("the first reading of the profile could not be read".to_owned()),
@@ -281,11 +289,21 @@ impl Collector {
                 step.sentence = error;
                 self.put_step(number, step);
                 self.save(number, out);
-                return;
+                return false;
             }
         };
         let between_ms = now.0.saturating_sub(early_at.0);
         let allocation = profile::growth(&early, &last, between_ms);
+        if allocation.is_none() && !sampling.again {
+            step.state = "pending";
+            step.sentence = format!(
+                "allocations sampled for {:.0} s told nothing: they are sampled once more, for longer",
+                now.0.saturating_sub(sampling.began.0) as f64 / 1000.0
+            );
+            self.put_step(number, step);
+            self.save(number, out);
+            return true;
+        }
         let grown = last.live_bytes() - early.live_bytes();
         let wall = WallMillis(self.clock.wall_ms(now));
         let tid = self.find(number).map_or(0, |open| u64::from(open.finding.tid));
@@ -337,7 +355,7 @@ impl Collector {
         if let Some(open) = self.find(number) {
             open.finding.allocation.clone_from(&allocation);
         }
-        let Some(payload) = self.save(number, out) else { return };
+        let Some(payload) = self.save(number, out) else { return false };
         if let Some(file) = &file {
             let of = self.find(number).map(|open| open.name.to_string());
             out.new_file(file, "profile", of.as_deref());
@@ -361,6 +379,7 @@ impl Collector {
                 "numbers": numbers,
             }),
         );
+        false
     }
 
     /// There is no profile of this isolate, and a finding that waits for one learns why.

@@ -25,6 +25,15 @@ pub const MIN_READINGS: u64 = 6;
 /// Cells a window is reduced to. Bounds the quadratic slope estimate at 276 pairs.
 const CELLS: usize = 24;
 
+/// Judgements of the series of one owner, the process or an isolate, in one step: what else is due waits for the
+/// next. Some fifteen a second are due in a full isolate; all at once only where its history begins. Lower,
+/// and a guard that ticks every ten seconds does not get round; higher, and a step may take a millisecond.
+pub const JUDGEMENTS_PER_STEP: u32 = 256;
+
+/// A window that holds too few readings is looked at again after this part of it. Below a cell's length, so that
+/// it delays no finding by as much.
+const AGAIN: u64 = 32;
+
 /// Probability of a trend by chance above which a rise is not believed.
 const SIGNIFICANCE: f64 = 0.05;
 
@@ -222,6 +231,8 @@ struct Rung {
     window_ms: u64,
     /// When it was last evaluated with enough readings, and how many values the series had then.
     evaluated: Option<(Millis, u64)>,
+    /// When it was last looked at, with enough readings or without.
+    looked: Option<Millis>,
     agreed: u32,
     /// Whether the last evaluation saw growth.
     growing: bool,
@@ -245,6 +256,7 @@ impl GrowthDetector {
             .map(|window_ms| Rung {
                 window_ms,
                 evaluated: None,
+                looked: None,
                 agreed: 0,
                 growing: false,
                 rising: None,
@@ -260,13 +272,15 @@ impl GrowthDetector {
 
     /// Evaluates the rungs that are due: whole window after `since` (the end of the warm-up, or of what
     /// must not be judged), and half a window of new readings since the last evaluation. Returns the
-    /// evidence of the shortest rung on which enough evaluations agree.
+    /// evidence of the shortest rung on which enough evaluations agree. Takes each rung it judges from `budget`; what is
+    /// due when there is none left stays due.
     pub fn step(
         &mut self,
         now: Millis,
         since: Millis,
         series: &Series,
         load: Option<&Series>,
+        budget: &mut u32,
     ) -> Option<Evidence> {
         let mut confirmed: Option<Evidence> = None;
         for rung in &mut self.rungs {
@@ -274,9 +288,15 @@ impl GrowthDetector {
             let fresh = rung.evaluated.is_none_or(|(at, count)| {
                 now.0 >= at.0 + rung.window_ms / 2 && series.count() >= count + MIN_READINGS / 2
             });
-            if !whole || !fresh {
+            let again = rung.looked.is_none_or(|at| now.0 >= at.0 + rung.window_ms / AGAIN);
+            if !whole || !fresh || !again {
                 continue;
             }
+            if *budget == 0 {
+                break;
+            }
+            *budget -= 1;
+            rung.looked = Some(now);
             match judge(&self.rule, series, load, rung.window_ms, now) {
                 Judgement::TooFew { .. } => continue,
                 Judgement::Quiet(condition, evidence) => {
@@ -353,7 +373,7 @@ mod tests {
         for second in (0..for_s).step_by(every_s as usize) {
             let now = Millis(second * 1000);
             series.push(now, value(second as f64));
-            if detector.step(now, Millis(config.warmup_ms), &series, None).is_some() {
+            if detector.step(now, Millis(config.warmup_ms), &series, None, &mut 99).is_some() {
                 return Some(second);
             }
         }
@@ -507,6 +527,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_budget_leaves_out_is_judged_in_the_next_steps() {
+        let config =
+            Config { growth_rate: MB, window_ms: 30_000, warmup_ms: 0, ..Config::default() };
+        let mut detector = GrowthDetector::new(rule(SeriesId::LiveHeap, &config).unwrap());
+        let mut series = Series::long();
+        for second in 0..3600u64 {
+            series.push(Millis(second * 1000), second as f64);
+        }
+        let judged = |detector: &GrowthDetector| {
+            detector.rungs.iter().filter(|rung| rung.evaluated.is_some()).count()
+        };
+        let now = Millis(3_600_000);
+        let due = detector.rungs.iter().filter(|rung| rung.window_ms <= now.0).count();
+        assert!(due > 10, "{due}");
+        for step in 1..=due {
+            let mut budget = 1;
+            detector.step(Millis(now.0 + step as u64), Millis(0), &series, None, &mut budget);
+            assert_eq!((budget, judged(&detector)), (0, step));
+        }
+        let mut budget = 1;
+        detector.step(Millis(now.0 + 100), Millis(0), &series, None, &mut budget);
+        assert_eq!((budget, judged(&detector)), (1, due));
+    }
+
+    #[test]
     fn one_agreeing_evaluation_is_not_enough_and_disagreement_starts_over() {
         let config = Config {
             growth_rate: 60.0 * MB,
@@ -523,7 +568,9 @@ mod tests {
             // Two evaluations agree, then the level drops at 50 s and rises again.
             let value = if second < 50 { second as f64 } else { (second - 50) as f64 } * 4.0 * MB;
             series.push(Millis(second * 1000), value);
-            if let Some(evidence) = detector.step(Millis(second * 1000), Millis(0), &series, None) {
+            if let Some(evidence) =
+                detector.step(Millis(second * 1000), Millis(0), &series, None, &mut 99)
+            {
                 agreed.push((second, evidence.agreed));
             }
         }

@@ -1,9 +1,15 @@
-//! Judging growth. `RULES` says which series are judged and how; `growth` holds the one test they share.
+//! Judging growth. `RULES` says which series are judged and how; `growth` holds the one test they share,
+//! `native` tells kinds of native growth apart.
 //! Pure: time is an argument, and a verdict carries its numbers.
 
 mod growth;
+mod native;
 
-pub use growth::{Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
+pub use growth::{
+    Condition, Evidence, GrowthDetector, JUDGEMENTS_PER_STEP, Judgement, MIN_READINGS, judge,
+    ladder,
+};
+pub use native::{Course, NativeKind, NativeVerdict, explain};
 
 use crate::config::{Config, HOUR_MS};
 use crate::metric::SeriesId;
@@ -28,6 +34,10 @@ pub enum Statistic {
     /// The minimum: for gauges that follow traffic, of which only the floor can leak.
     Min,
 }
+
+/// Growth of the listeners that one line adds to many emitters, below which it is nothing: they are counted by
+/// samples, and belong to connections and requests as often as to what is never dropped.
+const LEAST_SPREAD: f64 = 100.0;
 
 /// How one series is judged. Rates are per hour.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +74,12 @@ impl Rule {
             self.rate
         }
     }
+}
+
+/// The rule for listeners that one line of code adds to many emitters: they follow the traffic, as descriptors do.
+pub fn spread_rule(config: &Config) -> Option<Rule> {
+    let rule = rule(SeriesId::Listeners, config)?;
+    Some(Rule { doubling: true, traffic: ALL, least: LEAST_SPREAD, ..rule })
 }
 
 /// The rule for a series under these settings; `None` for those that are reported and never judged.

@@ -1,5 +1,6 @@
 //! When to sample allocations. A profile begins once a suspicion stands, is read twice, and ends with the second
-//! reading, when the suspicion falls, or after two windows. Each reading and each end is a major GC with its whole
+//! reading, when the suspicion falls, or after two windows. Where it told nothing, a second one, twice as dense and a
+//! whole window long, follows a finding. Each reading and each end is a major GC with its whole
 //! stop, so that nothing begins whose predicted stop exceeds `maxGcPause`. Pure: it says when; others do.
 //!
 //! ```text
@@ -56,6 +57,8 @@ pub enum Order {
     Begin {
         /// Mean distance of samples, bytes.
         interval_bytes: u32,
+        /// Whether it is the second for its finding.
+        again: bool,
     },
     /// Read, and go on.
     Read,
@@ -134,6 +137,8 @@ pub struct ProfilePlan {
     finding: Option<bool>,
     /// The process is near its end: what can be read is read at once.
     urgent: bool,
+    /// It is the second for its finding, or is to be: the first told nothing.
+    again: bool,
 }
 
 impl ProfilePlan {
@@ -147,6 +152,7 @@ impl ProfilePlan {
             began: Millis(0),
             finding: None,
             urgent: false,
+            again: false,
         }
     }
 
@@ -176,10 +182,18 @@ impl ProfilePlan {
         match self.phase {
             Phase::Idle | Phase::Resting { .. } => {
                 let resting = matches!(self.phase, Phase::Resting { until } if now < until);
-                let window_ms = opened
+                let window_ms = self
+                    .again
+                    .then_some(self.window_ms)
+                    .or(opened)
                     .or(situation.suspicion.filter(|_| !resting).map(|growth| growth.window_ms))?;
+                if self.again && self.enabled && !situation.responsive {
+                    // A finding waits for it.
+                    return None;
+                }
                 if !self.enabled || !situation.responsive {
                     self.finding = None;
+                    self.again = false;
                     return None;
                 }
                 self.window_ms = window_ms;
@@ -189,7 +203,11 @@ impl ProfilePlan {
                 }
                 self.began = now;
                 self.phase = Phase::Starting;
-                Some(Order::Begin { interval_bytes: interval(situation.suspicion) })
+                let interval_bytes = interval(situation.suspicion);
+                Some(Order::Begin {
+                    interval_bytes: if self.again { interval_bytes / 2 } else { interval_bytes },
+                    again: self.again,
+                })
             }
             Phase::Starting | Phase::Reading | Phase::Ending => None,
             Phase::Settling { .. } | Phase::Sampling { .. } if given_up || !fits => {
@@ -204,6 +222,7 @@ impl ProfilePlan {
             Phase::Sampling { since } => {
                 let wanted = match self.finding? {
                     _ if self.urgent => SPAN_MS.0,
+                    _ if self.again => self.window_ms.clamp(LATE_SPAN_MS.0, LATE_SPAN_MS.1),
                     true => (self.window_ms / 4).clamp(LATE_SPAN_MS.0, LATE_SPAN_MS.1),
                     false => (self.window_ms / 8).clamp(SPAN_MS.0, SPAN_MS.1),
                 };
@@ -236,6 +255,14 @@ impl ProfilePlan {
         self.rest(now);
     }
 
+    /// The profile that has just ended told its finding nothing: another one follows, if it was not the second.
+    pub fn once_more(&mut self) {
+        if matches!(self.phase, Phase::Resting { .. }) {
+            self.finding = Some(true);
+            self.again = true;
+        }
+    }
+
     /// Whether V8 samples, or was asked to.
     pub fn running(&self) -> bool {
         !matches!(self.phase, Phase::Idle | Phase::Resting { .. })
@@ -245,6 +272,7 @@ impl ProfilePlan {
     fn rest(&mut self, now: Millis) {
         self.finding = None;
         self.urgent = false;
+        self.again = false;
         self.phase = Phase::Resting { until: Millis(now.0 + 2 * self.window_ms) };
     }
 }
@@ -355,6 +383,18 @@ mod tests {
             run(&mut plan, 0..50, |_| false, Some(5), 20.0),
             [(5, "begin"), (9, "read"), (17, "finish")]
         );
+    }
+
+    #[test]
+    fn a_profile_that_told_nothing_is_followed_by_one_that_lasts_a_window() {
+        let mut plan = ProfilePlan::new(&Config::default());
+        run(&mut plan, 0..59, |s| s >= 42, Some(58), 20.0);
+        plan.once_more();
+        let again = run(&mut plan, 60..160, |_| false, None, 20.0);
+        assert_eq!(again, [(60, "begin"), (64, "read"), (96, "finish")]);
+        // It is over then: nothing follows by itself.
+        assert!(!plan.running());
+        assert_eq!(run(&mut plan, 160..300, |_| false, None, 20.0), []);
     }
 
     #[test]

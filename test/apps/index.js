@@ -436,6 +436,11 @@ const HEALTHY = [
     routes: [{ path: '/' }],
   }),
   healthy('preloaded-cache', { rps: 40, routes: [{ path: '/part/{id}' }] }),
+  healthy('rooms-closed', { rps: 50, routes: [{ path: '/rooms', method: 'POST', body: 40 }] }),
+  healthy('room-cache', {
+    rps: 100,
+    routes: [{ path: '/rooms/{id}', ids: 600, method: 'POST', body: 40 }],
+  }),
   healthy('late-require', { rps: 20, routes: [{ path: '/rules/{id}', ids: 4 }] }),
 ];
 
