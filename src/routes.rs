@@ -616,12 +616,12 @@ fn least_squares(y: &[f64], columns: &[&[f64]]) -> Option<Vec<f64>> {
         if rows[pivot][pivot] <= 1e-9 * scale[pivot] {
             return None;
         }
-        for row in 0..size {
-            if row != pivot {
-                let factor = rows[row][pivot] / rows[pivot][pivot];
-                for column in pivot..=size {
-                    let subtract = factor * rows[pivot][column];
-                    rows[row][column] -= subtract;
+        let lead = rows[pivot].clone();
+        for (at, row) in rows.iter_mut().enumerate() {
+            if at != pivot {
+                let factor = row[pivot] / lead[pivot];
+                for (value, lead) in row.iter_mut().zip(&lead) {
+                    *value -= factor * lead;
                 }
             }
         }
