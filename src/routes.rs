@@ -509,9 +509,9 @@ impl Scales<'_> {
     /// observations in an autocorrelated time series", JRSS Suppl. 8 (1946), for first-order correlation.
     fn strength(&self, choice: &Choice) -> f64 {
         let left = self.left_over(&choice.chosen, &choice.fit.slopes);
-        let squares: f64 = left.iter().map(|e| e * e).sum();
         let products: f64 = left.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        let rho = if squares > 0.0 { (products / squares).clamp(0.0, 0.95) } else { 0.0 };
+        // With the grain in it: where nothing is left over, rounding is no correlation.
+        let rho = (products / choice.fit.left).clamp(0.0, 0.95);
         let effective = self.y.len() as f64 * (1.0 - rho) / (1.0 + rho);
         ((effective - choice.chosen.len() as f64 - 1.0) / 2.0).max(0.5)
     }
@@ -616,12 +616,12 @@ fn least_squares(y: &[f64], columns: &[&[f64]]) -> Option<Vec<f64>> {
         if rows[pivot][pivot] <= 1e-9 * scale[pivot] {
             return None;
         }
-        for row in 0..size {
-            if row != pivot {
-                let factor = rows[row][pivot] / rows[pivot][pivot];
-                for column in pivot..=size {
-                    let subtract = factor * rows[pivot][column];
-                    rows[row][column] -= subtract;
+        let lead = rows[pivot].clone();
+        for (at, row) in rows.iter_mut().enumerate() {
+            if at != pivot {
+                let factor = row[pivot] / lead[pivot];
+                for (value, lead) in row.iter_mut().zip(&lead) {
+                    *value -= factor * lead;
                 }
             }
         }
@@ -848,6 +848,32 @@ mod tests {
             named += u32::from(!explained(&routes).with.is_empty());
         }
         assert!(named <= 5, "{named} of 100");
+    }
+
+    #[test]
+    fn growth_without_any_noise_is_named_too() {
+        let names = ["(unfinished)", "(other)", "GET /a", "GET /b", "GET /c"];
+        let names = Arc::new(names.map(String::from).to_vec());
+        let mut routes = Routes::default();
+        let (mut a, mut b) = (0.0, 0.0);
+        for second in 0..90u64 {
+            let at = Millis(second * 1000);
+            if second % 4 == 0 {
+                let counts = vec![0.0, 0.0, a, b, 9.0 * second as f64];
+                let reported = RouteCounts { names: Arc::clone(&names), counts, after_gc: true };
+                let heap = 20e6 + 10_000.0 * a;
+                routes.on_counts(at, &reported, |id| {
+                    (id == SeriesId::LiveHeap).then_some((at, heap))
+                });
+            }
+            let first = if second / 14 % 2 == 0 { 12.0 } else { 2.0 };
+            a += first;
+            b += 14.0 - first;
+        }
+        let of = explained(&routes);
+        assert_eq!(of.verdict, Verdict::Routes, "{of:?}");
+        assert_eq!(of.with[0].traffic.route, "GET /a");
+        assert!((of.with[0].bytes_per_request - 10_000.0).abs() < 1.0, "{of:?}");
     }
 
     #[test]
