@@ -647,7 +647,9 @@ impl Pipeline {
         // it may be missing because others have more listeners just now.
         let patience_ms = if counts.len() < LISTENER_ROWS { 0 } else { 60_000 };
         isolate.emitters.retain(|_, emitter| at.0 <= emitter.seen.0 + patience_ms);
-        isolate.totals = Arc::new(listener_totals(isolate.emitters.values().map(|one| &one.line)));
+        // Lists only: what is spread over many emitters is an estimate, and stands in some of them as well.
+        let lists = isolate.emitters.values().map(|one| &one.line).filter(|line| !line.spread);
+        isolate.totals = Arc::new(listener_totals(lists));
     }
 
     /// A snapshot in this process has ended: it leaves resident memory behind that is not the app's.

@@ -22,7 +22,7 @@ const COMMAND = path.join(__dirname, 'docs', 'command.js');
 const BLOCK_DEADLINE_MS = 60_000;
 
 /** Programs that test/docs/command.js stands in for. */
-const STOOD_IN = ['npm', 'npx', 'kubectl', 'aws', 'curl'];
+const STOOD_IN = ['npm', 'npx', 'cargo', 'kubectl', 'aws', 'curl'];
 /** Those that are there on every machine, and words of the shell. */
 const AS_THEY_ARE = ['node', 'exec', 'echo', 'ls', 'head'];
 

@@ -47,7 +47,8 @@ describe('a container that is restarted', { concurrency: 2 }, () => {
       }
       if (run === RUNS) app.child.kill('SIGKILL');
       assert.deepEqual(await app.exit, { code: null, signal: 'SIGKILL' }, app.stderr);
-      finding ??= messages.find((message) => message.finding)?.finding ?? null;
+      // What each says near its end is no verdict of growth across runs.
+      finding ??= messages.find((message) => message.finding?.nearLimit === null)?.finding ?? null;
       if (run > 1)
         assert.match(app.stderr, new RegExp(`previous run, .* of ${LIMIT_MB} MB`), `run ${run}`);
     }
@@ -78,9 +79,10 @@ describe('a container that is restarted', { concurrency: 2 }, () => {
       );
       assert.ok(most > 0.7 * LIMIT_MB * 1024 * 1024, String(most));
     }
-    assert.equal(history.findings.length, 1);
-    assert.equal(history.findings[0].content.id, finding.id);
-    assert.equal(history.findings[0].content.runs.length, 3);
+    const across = history.findings.filter((/** @type {any} */ { content }) => !content.nearLimit);
+    assert.equal(across.length, 1);
+    assert.equal(across[0].content.id, finding.id);
+    assert.equal(across[0].content.runs.length, 3);
 
     const page = path.join(dir, '..', `${path.basename(dir)}.html`);
     t.after(() => fs.rmSync(page, { force: true }));

@@ -16,12 +16,14 @@ use super::budget::{
 };
 use super::dir::Dir;
 use super::identity::ProcessIdentity;
-use super::name::{Kind, WallMillis};
+use super::name::{EvidenceName, Kind, WallMillis};
 use super::state::{CooldownKey, Cost, MAX_STATE_BYTES, Outcome, SnapshotRecord, State};
 use super::store::{BAD_STATE_NAME, LOCK_NAME, STATE_NAME, Store, StoreError, StoreWarning};
 
 /// How long the lock is tried for. It is held for a few small reads and one small write.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Larger than any finding's file.
+const MAX_FINDING_BYTES: u64 = 4 << 20;
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// A snapshot that may begin, and already counts.
@@ -247,11 +249,13 @@ impl Store {
 pub(super) fn rebuilt_state(store: &Store) -> State {
     // A directory that cannot be listed cannot be written to either: the save will say so.
     let files = store.list().unwrap_or_default();
-    let newest_finding = files
-        .iter()
-        .filter(|file| file.name.kind() == Kind::Finding)
-        .map(|file| file.modified)
-        .max();
+    let mut findings: Vec<_> =
+        files.iter().filter(|file| file.name.kind() == Kind::Finding).collect();
+    findings.sort_by_key(|file| std::cmp::Reverse(file.modified));
+    let newest_finding = findings
+        .into_iter()
+        .find(|file| begins_cooldown(store, &file.name))
+        .map(|file| file.modified);
     State::from_files(
         files
             .iter()
@@ -259,6 +263,14 @@ pub(super) fn rebuilt_state(store: &Store) -> State {
             .map(|file| (file.name.to_string(), file.modified)),
         newest_finding,
     )
+}
+
+/// Whether a finding that was written kept others silent: one near the end does not. What cannot be read is taken
+/// to have done so.
+fn begins_cooldown(store: &Store, name: &EvidenceName) -> bool {
+    let Ok(bytes) = store.read(name, MAX_FINDING_BYTES) else { return true };
+    serde_json::from_slice::<serde_json::Value>(&bytes)
+        .map_or(true, |finding| finding["nearLimit"].is_null())
 }
 
 #[cfg(test)]
@@ -303,6 +315,19 @@ mod tests {
 
     fn put_snapshot(store: &Store) -> EvidenceName {
         store.write_new(Kind::Snapshot(Compression::None), WallMillis::now(), 0, b"{}").unwrap()
+    }
+
+    #[test]
+    fn where_the_state_is_lost_a_finding_near_the_end_silences_nobody_and_any_other_does() {
+        for (near, silent) in [(r#"{"limit":"heap"}"#, false), ("null", true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = store(&directory);
+            let now = WallMillis::now();
+            let name = EvidenceName::next(Kind::Finding, now, 0);
+            store.write(&name, format!(r#"{{"nearLimit":{near}}}"#).as_bytes()).unwrap();
+            let claimed = store.claim_finding(now, &key("live_heap"), HOUR);
+            assert_eq!(claimed.is_err(), silent, "{near}: {claimed:?}");
+        }
     }
 
     #[test]

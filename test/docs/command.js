@@ -71,6 +71,22 @@ const PROGRAMS = {
     return unknown();
   },
 
+  // An hour of fuzzing with a nightly compiler: that its target and its dictionary are there.
+  cargo() {
+    const [toolchain, verb, run, target = '', dashes, ...options] = args;
+    if (`${toolchain} ${verb} ${run} ${dashes}` !== '+nightly fuzz run --') return unknown();
+    const root = path.join(__dirname, '..', '..');
+    there(path.join(root, 'fuzz', 'fuzz_targets', `${target}.rs`));
+    for (const option of options) {
+      const [, key, value = ''] = /^-(\w+)=(.+)$/.exec(option) ?? unknown();
+      if (key === 'dict') there(path.join(root, value));
+      else if (!/^(max_total_time|rss_limit_mb)$/.test(key ?? '') || !/^\d+$/.test(value)) {
+        return unknown();
+      }
+    }
+    return 0;
+  },
+
   npx: () => npx(args),
 
   kubectl() {

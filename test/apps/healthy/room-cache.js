@@ -1,7 +1,6 @@
 'use strict';
 
-// Rooms, emitters with one single listener each, are opened on demand and kept: there are six hundred, and within
-// the first half a minute nearly all of them are open.
+// Six hundred rooms, emitters with one single listener each, are opened on demand and kept; soon nearly all are open.
 
 const { EventEmitter } = require('node:events');
 const express = require('express');
