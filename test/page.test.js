@@ -500,8 +500,9 @@ describe('the page in Chromium', { skip, timeout: 5 * DEADLINE_MS }, () => {
    *
    * @param {import('playwright-core').BrowserContextOptions} options
    * @param {(page: import('playwright-core').Page, complaints: string[]) => Promise<void>} use
+   * @param {(status: any) => void} [change] what the page is given instead of the truth
    */
-  async function open(options, use) {
+  async function open(options, use, change) {
     const context = await browser.newContext({
       viewport: { width: 1200, height: 900 },
       ...options,
@@ -518,9 +519,15 @@ describe('the page in Chromium', { skip, timeout: 5 * DEADLINE_MS }, () => {
         complaints.push(`dialog ${dialog.message()}`);
         dialog.dismiss();
       });
-      await context.route('**', (route) => {
+      await context.route('**', async (route) => {
         const asked = route.request().url();
-        if (asked.split('?')[0] === url) return route.continue();
+        if (asked.split('?')[0] === url) {
+          if (change === undefined || !asked.includes('format=json')) return route.continue();
+          const response = await route.fetch();
+          const status = await response.json();
+          change(status);
+          return route.fulfill({ response, json: status });
+        }
         elsewhere.push(asked);
         return route.abort();
       });
@@ -557,6 +564,23 @@ describe('the page in Chromium', { skip, timeout: 5 * DEADLINE_MS }, () => {
       await page.locator(other).waitFor({ state: 'attached' });
       assert.match((await page.locator('.liveness').textContent()) ?? '', /^live/);
     });
+  });
+
+  test('the names of routes made of markup are text', async () => {
+    const route =
+      'GET /<img src=x onerror="globalThis.hit = 1"><script>globalThis.hit = 1</script>';
+    await open(
+      reader('light', 1200),
+      async (page) => {
+        const row = page.locator('article.suspect code', { hasText: route });
+        await row.first().waitFor({ state: 'attached' });
+        assert.equal(await page.locator('img, main script').count(), 0);
+      },
+      ({ findings }) => {
+        assert.ok(findings.length > 0);
+        for (const finding of findings) finding.routes = { with: [{ route, share: 0.9 }] };
+      },
+    );
   });
 
   for (const scheme of ['light', 'dark']) {

@@ -320,11 +320,10 @@ mod tests {
     #[test]
     fn where_the_state_is_lost_a_finding_near_the_end_silences_nobody_and_any_other_does() {
         for (near, silent) in [(r#"{"limit":"heap"}"#, false), ("null", true)] {
-            let directory = tempfile::tempdir().unwrap();
-            let store = store(&directory);
+            let (_directory, store) = store();
             let now = WallMillis::now();
             let name = EvidenceName::next(Kind::Finding, now, 0);
-            store.write(&name, format!(r#"{{"nearLimit":{near}}}"#).as_bytes()).unwrap();
+            store.write_named(&name, format!(r#"{{"nearLimit":{near}}}"#).as_bytes()).unwrap();
             let claimed = store.claim_finding(now, &key("live_heap"), HOUR);
             assert_eq!(claimed.is_err(), silent, "{near}: {claimed:?}");
         }
