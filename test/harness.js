@@ -180,6 +180,23 @@ class RunningApp {
     });
   }
 
+  /**
+   * Waits until the app's stderr, which comes by itself after what it speaks of, holds a line.
+   * @param {number} deadlineMs
+   * @param {RegExp} line
+   * @returns {Promise<void>}
+   */
+  async waitForStderr(deadlineMs, line) {
+    await this.waitFor(deadlineMs, `a line like ${line}`, (settle) => {
+      const look = () => {
+        if (line.test(this.stderr)) settle(undefined);
+      };
+      this.child.stderr?.on('data', look);
+      look();
+      return () => this.child.stderr?.off('data', look);
+    });
+  }
+
   /** All findings on disk, oldest first; a file that is no JSON is an error, since none may ever be half-written. */
   findings() {
     const names = fs.existsSync(this.dir) ? fs.readdirSync(this.dir) : [];

@@ -101,9 +101,9 @@ describe('under load', { concurrency: 2 }, () => {
           assert.deepEqual(answer(app, suspects(later)), { rank: 1, line: true });
           assert.match(later.analysis?.suspects[0].sentence ?? '', /; grew /);
         }
-        assert.equal(running.exited, null);
-        assert.match(running.stderr, /^leakguard: analysis of Finding\./m);
+        await running.waitForStderr(GRACE_MS, /^leakguard: analysis of Finding\./m);
         assert.match(running.stderr, /^leakguard: finding: /m);
+        assert.equal(running.exited, null);
         assert.equal(running.stdout, '');
       });
     });
