@@ -328,10 +328,12 @@ fn container_use(history: &RunHistory) -> Option<Use> {
 fn heap_use(history: &RunHistory) -> Option<Use> {
     let heap_limit = of_process(history).rev().find_map(|s| s.values.get(Field::HeapLimit))?;
     let limit = old_space_bytes(heap_limit, &history.header.node_version);
-    let live = history.readings.iter().rev().find_map(|event| match event.what {
-        What::LiveHeap { live_bytes, .. } if event.isolate == 0 => Some(live_bytes),
+    let mut readings = history.readings.iter().rev().filter_map(|event| match event.what {
+        What::LiveHeap { live_bytes, .. } if event.isolate == 0 => Some((event.at, live_bytes)),
         _ => None,
     });
+    let last = readings.next();
+    let live = last.map(|(_, bytes)| bytes);
     let used = of_process(history).rev().find_map(|sample| sample.values.get(Field::HeapUsed));
     // Between two major GCs the used heap holds garbage: it only counts when it fills all there is.
     let (used, near) = match (live, used) {
@@ -339,12 +341,24 @@ fn heap_use(history: &RunHistory) -> Option<Use> {
         (live, Some(used)) if used >= NEAR_CONTAINER * heap_limit => (live.unwrap_or(used), true),
         (live, used) => (live.or(used)?, false),
     };
+    // What the live heap rose by from one sample to the next, at the rate of its last readings; of two that
+    // are nearer to each other than samples nothing is reckoned.
+    let interval_ms = history.header.interval_ms.max(1);
+    let rise = last
+        .and_then(|(at, bytes)| {
+            let before = readings.find(|(then, _)| at.0.saturating_sub(then.0) >= interval_ms)?;
+            let span_ms = (at.0 - before.0.0) as f64;
+            Some((bytes - before.1) / span_ms * interval_ms as f64)
+        })
+        .unwrap_or(0.0);
+    let crossed =
+        !near && live.is_some_and(|live| live >= HALF_WAY * limit && live + 2.0 * rise >= limit);
     (limit > 0.0).then_some(Use {
         limit: Limit::Heap,
         used_bytes: used.min(limit),
         limit_bytes: limit,
-        near,
-        rising_bytes: None,
+        near: near || crossed,
+        rising_bytes: crossed.then_some(rise),
     })
 }
 
@@ -642,6 +656,7 @@ mod tests {
                 .collect();
             RunHistory {
                 header: RunHeader {
+                    interval_ms: 1_000,
                     app: "shop".into(),
                     node_version: "v22.1.0".into(),
                     pid: 4711,
@@ -680,6 +695,16 @@ mod tests {
             ("leak to the container's limit", leaking(), Verdict::NearLimit),
             ("no limit known", Run { limit: None, ..leaking() }, Verdict::CutOff),
             ("far", Run { seconds: 20, ..leaking() }, Verdict::CutOff),
+            (
+                "V8's heap between two samples",
+                Run { seconds: 4, heap_limit: 112.0, live: |t| 5.0 + 12.0 * t, ..Run::default() },
+                Verdict::NearLimit,
+            ),
+            (
+                "V8's heap at the same height, rising slowly",
+                Run { seconds: 4, heap_limit: 112.0, live: |t| 49.0 + t, ..Run::default() },
+                Verdict::CutOff,
+            ),
             (
                 "runaway between two samples",
                 Run {
