@@ -46,6 +46,8 @@ class Child {
   #directory = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-bench-'));
   #exited;
   #stderr = '';
+  /** How the program ended; none while it runs. @type {Error | undefined} */
+  #ended;
   /** @type {Map<number, { resolve: (answer: any) => void, reject: (error: Error) => void }>} */
   #questions = new Map();
   #next = 1;
@@ -78,9 +80,8 @@ class Child {
       const end = (/** @type {string} */ how) => {
         running.delete(this);
         fs.rmSync(this.#directory, { recursive: true, force: true });
-        for (const { reject } of this.#questions.values()) {
-          reject(new Error(`${program} ended (${how}): ${this.#stderr}`));
-        }
+        this.#ended = new Error(`${program} ended (${how}): ${this.#stderr}`);
+        for (const { reject } of this.#questions.values()) reject(this.#ended);
         this.#questions.clear();
         resolve(undefined);
       };
@@ -96,6 +97,7 @@ class Child {
    * @returns {Promise<any>}
    */
   ask(what, argument, deadlineMs = START_DEADLINE_MS) {
+    if (this.#ended) return Promise.reject(this.#ended);
     const number = this.#next++;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -112,9 +114,8 @@ class Child {
           reject(error);
         },
       });
-      this.#process.send({ number, what, argument }, (error) => {
-        if (error) this.#questions.get(number)?.reject(error);
-      });
+      // A channel that is closed is a program that ends: its 'exit' says how, with what it wrote last.
+      this.#process.send({ number, what, argument }, () => {});
     });
   }
 
