@@ -160,7 +160,7 @@ test('hostile names of emitters and events stay inside their labels', async (t) 
     `
     const { EventEmitter } = require('node:events');
     const leakguard = require(process.env.GUARD);
-    const odd = new EventEmitter();
+    const odd = (globalThis.kept = new EventEmitter()); // a watched emitter is held weakly
     leakguard.watch(odd, { name: 'a "quoted"\\\\name\\nof two lines' });
     odd.on('\\u{1f600} \\u0000"} 1\\n', () => {});
     until(() => /quoted/.test(leakguard.metrics())).then(() => {
