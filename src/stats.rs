@@ -1,5 +1,12 @@
 //! Robust trend statistics. Pure functions over slices; no time, no units: the caller says what x and y
-//! are. Sorting is by `total_cmp`, so a NaN that slips in is last and never a panic.
+//! are. Sorting is by `total_cmp`, so a NaN that slips in is last and never a panic. Up to [`FEW`] points are
+//! judged without allocating: the guard does it hundreds of times in a second.
+
+/// Points up to which nothing is allocated.
+const FEW: usize = 24;
+
+/// Pairs of so many points.
+const FEW_PAIRS: usize = FEW * (FEW - 1) / 2;
 
 /// Median; for an even count the mean of the two middle values. `None` for an empty slice.
 pub fn median(values: &mut [f64]) -> Option<f64> {
@@ -54,17 +61,49 @@ impl Line {
 ///
 /// Source: P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (1968).
 pub fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
-    let mut slopes = Vec::with_capacity(points.len() * points.len().saturating_sub(1) / 2);
-    for (i, &(x1, y1)) in points.iter().enumerate() {
-        for &(x2, y2) in &points[i + 1..] {
-            if x2 != x1 {
-                slopes.push((y2 - y1) / (x2 - x1));
+    let pairs = points.len() * points.len().saturating_sub(1) / 2;
+    let slope = with_buffer::<FEW_PAIRS, _>(pairs, |slopes| {
+        let mut filled = 0;
+        for (i, &(x1, y1)) in points.iter().enumerate() {
+            for &(x2, y2) in &points[i + 1..] {
+                if x2 != x1 {
+                    slopes[filled] = (y2 - y1) / (x2 - x1);
+                    filled += 1;
+                }
             }
         }
-    }
-    let slope = median(&mut slopes)?;
-    let intercept = median(&mut points.iter().map(|(x, y)| y - slope * x).collect::<Vec<_>>())?;
+        median(&mut slopes[..filled])
+    })?;
+    let intercept = with_buffer::<FEW, _>(points.len(), |intercepts| {
+        for (intercept, (x, y)) in intercepts.iter_mut().zip(points) {
+            *intercept = y - slope * x;
+        }
+        median(intercepts)
+    })?;
     Some(Line { slope, intercept })
+}
+
+/// Whether the slope of [`theil_sen`] is certainly below `least`: more than half of all pairs rise by less. The points
+/// are in order of x. Counting costs a tenth of the median, and most of what is judged does not rise. At a
+/// slope of just `least` it may go either way by a rounding error.
+pub fn is_slower(points: &[(f64, f64)], least: f64) -> bool {
+    let (mut slower, mut pairs) = (0u32, 0u32);
+    for (i, &(x1, y1)) in points.iter().enumerate() {
+        for &(x2, y2) in &points[i + 1..] {
+            pairs += u32::from(x2 != x1);
+            slower += u32::from((x2 != x1) & (y2 - y1 < least * (x2 - x1)));
+        }
+    }
+    slower * 2 > pairs
+}
+
+/// Hands `work` a slice of `len` zeros, on the stack if `N` are enough.
+fn with_buffer<const N: usize, T>(len: usize, work: impl FnOnce(&mut [f64]) -> T) -> T {
+    let mut few = [0.0; N];
+    match few.get_mut(..len) {
+        Some(buffer) => work(buffer),
+        None => work(&mut vec![0.0; len]),
+    }
 }
 
 /// Probability of an upward trend at least this strong if there were none (one-sided Mann-Kendall test,
@@ -85,10 +124,11 @@ pub fn mann_kendall_rising(values: &[f64]) -> f64 {
         }
     }
     let variance_term = |t: f64| t * (t - 1.0) * (2.0 * t + 5.0);
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let ties: f64 =
-        sorted.chunk_by(|a, b| a == b).map(|group| variance_term(group.len() as f64)).sum();
+    let ties: f64 = with_buffer::<FEW, _>(n, |sorted| {
+        sorted.copy_from_slice(values);
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted.chunk_by(|a, b| a == b).map(|group| variance_term(group.len() as f64)).sum()
+    });
     let variance = (variance_term(n as f64) - ties) / 18.0;
     if variance <= 0.0 {
         return 1.0;
@@ -168,6 +208,14 @@ mod tests {
     }
 
     #[test]
+    fn more_points_than_fit_the_stack_are_judged_alike() {
+        let points: Vec<(f64, f64)> =
+            (0..100).map(|i| (f64::from(i), 3.0 * f64::from(i))).collect();
+        assert_eq!(theil_sen(&points), Some(Line { slope: 3.0, intercept: 0.0 }));
+        assert!(is_slower(&points, 3.1) && !is_slower(&points, 2.9));
+    }
+
+    #[test]
     fn mann_kendall_agrees_with_published_values() {
         // n = 10 without ties, S = 45: z = 44 / sqrt(125) = 3.9354, p = 4.2e-5.
         let rising: Vec<f64> = (0..10).map(f64::from).collect();
@@ -198,6 +246,32 @@ mod tests {
         }
 
         #[test]
+        fn slower_is_said_of_what_the_median_slope_is_below(
+            steps in prop::collection::vec((0u32..3, -50i32..50), 2..30), least in -20i32..20
+        ) {
+            let mut x = 0;
+            let points: Vec<(f64, f64)> = steps
+                .iter()
+                .map(|(step, y)| {
+                    x += step;
+                    (f64::from(x), f64::from(*y))
+                })
+                .collect();
+            // A median between two pairs of which one is below and one is not remains for the median to say.
+            let least = f64::from(least) + 0.013;
+            match theil_sen(&points) {
+                Some(line) if is_slower(&points, least) => prop_assert!(line.slope < least),
+                Some(line) => {
+                    let pairs = points.iter().enumerate().flat_map(|(i, a)| points[i + 1..].iter().map(move |b| (a, b)));
+                    let slopes = pairs.filter(|(a, b)| a.0 != b.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
+                    let (below, others): (Vec<f64>, Vec<f64>) = slopes.partition(|slope| *slope < least);
+                    prop_assert!(line.slope >= least || below.len() == others.len());
+                }
+                None => prop_assert!(!is_slower(&points, least)),
+            }
+        }
+
+        #[test]
         fn a_mirrored_series_has_the_mirrored_trend(values in prop::collection::vec(-1e3f64..1e3, 4..30)) {
             let up = mann_kendall_rising(&values);
             let down = mann_kendall_rising(&values.iter().map(|v| -v).collect::<Vec<_>>());
@@ -208,7 +282,7 @@ mod tests {
         #[test]
         fn nothing_panics_on_any_number(values in prop::collection::vec(any::<f64>(), 0..30)) {
             let points: Vec<(f64, f64)> = values.iter().map(|v| (*v, *v)).collect();
-            let _ = (theil_sen(&points), mann_kendall_rising(&values), rise_begins(&points), mad(&values));
+            let _ = (theil_sen(&points), is_slower(&points, 1.0), mann_kendall_rising(&values), rise_begins(&points), mad(&values));
         }
     }
 }
