@@ -3,6 +3,7 @@
 //! It decides that a finding opens; what evidence is affordable is `evidence`'s business.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -1204,7 +1205,7 @@ impl Pipeline {
                 .get(&id)?
                 .emitters
                 .values()
-                .find(|emitter| emitter.line.key() == *key)
+                .find(|emitter| emitter.line.has_key(key))
                 .map(|emitter| &emitter.tracked),
         }
     }
@@ -1341,7 +1342,7 @@ impl Pipeline {
             SeriesId::Listeners => {
                 let key = source.emitter.as_ref()?;
                 let isolate = self.isolates.get(&source.isolate?)?;
-                let emitter = isolate.emitters.values().find(|one| one.line.key() == *key)?;
+                let emitter = isolate.emitters.values().find(|one| one.line.has_key(key))?;
                 Cause::Listeners(emitter.line.clone())
             }
             SeriesId::Timers => Cause::Timers { count },
@@ -1383,11 +1384,34 @@ impl Pipeline {
 impl ListenerLine {
     /// What tells this emitter and event from others, also across restarts.
     pub fn key(&self) -> String {
+        let mut key = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_key(&mut key);
+        key
+    }
+
+    /// Whether that is its key: a finding of sixty emitters asks it of each of them sixty times.
+    fn has_key(&self, key: &str) -> bool {
+        let mut rest = Rest(key);
+        self.write_key(&mut rest).is_ok() && rest.0.is_empty()
+    }
+
+    fn write_key(&self, out: &mut impl fmt::Write) -> fmt::Result {
         match &self.site {
-            Some(site) if self.spread => format!("{} spread {site}", self.emitter),
-            Some(site) => format!("{} '{}' {site}", self.emitter, self.event),
-            None => format!("{} '{}'", self.emitter, self.event),
+            Some(site) if self.spread => write!(out, "{} spread {site}", self.emitter),
+            Some(site) => write!(out, "{} '{}' {site}", self.emitter, self.event),
+            None => write!(out, "{} '{}'", self.emitter, self.event),
         }
+    }
+}
+
+/// What is left of a text that is compared with what is written.
+struct Rest<'a>(&'a str);
+
+impl fmt::Write for Rest<'_> {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+        Ok(())
     }
 }
 
@@ -1991,6 +2015,27 @@ mod tests {
             let unseen = isolate.emitters.values().filter(|emitter| !grows(&emitter.tracked));
             assert_eq!(unseen.count(), 0, "{id:?}");
         }
+    }
+
+    #[test]
+    fn a_line_is_found_by_its_key_and_by_no_other() {
+        let site =
+            Site { function: "handler".into(), file: "/app/app.js".into(), line: 12, column: 7 };
+        let line = |spread: bool, site: Option<Site>| ListenerLine {
+            emitter: "Room".into(),
+            event: "close".into(),
+            spread,
+            count: 1,
+            per_minute: 0.0,
+            site,
+        };
+        let lines = [line(false, None), line(false, Some(site.clone())), line(true, Some(site))];
+        for (i, one) in lines.iter().enumerate() {
+            for (j, other) in lines.iter().enumerate() {
+                assert_eq!(one.has_key(&other.key()), i == j, "{i} {j}");
+            }
+        }
+        assert!(!lines[0].has_key("") && !lines[0].has_key("Room"));
     }
 
     #[test]

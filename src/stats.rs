@@ -152,33 +152,45 @@ fn normal_cdf(z: f64) -> f64 {
 
 /// Index of the point at which a level series starts to rise: the breakpoint of the continuous two-piece
 /// line (flat, then straight) with the least sum of squares. 0 if it rises from the start or there are
-/// fewer than four points.
+/// fewer than four points. Linear in their number; they are in order of x.
 pub fn rise_begins(points: &[(f64, f64)]) -> usize {
     if points.len() < 4 {
         return 0;
     }
+    // From the first x, in units of the range, and around the mean: so that sums of squares keep their digits.
+    let n = points.len() as f64;
+    let (begin, end) = (points[0].0, points[points.len() - 1].0);
+    let range = if end > begin { end - begin } else { 1.0 };
+    let mean = points.iter().map(|(_, y)| y).sum::<f64>() / n;
+    let scaled = |&(x, y): &(f64, f64)| ((x - begin) / range, y - mean);
+    let (mut count, mut sx, mut sxx, mut sy, mut sxy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let syy: f64 = points.iter().map(|point| scaled(point).1.powi(2)).sum();
+    let sum: f64 = points.iter().map(|point| scaled(point).1).sum();
     let mut best = (f64::INFINITY, 0);
-    for (at, &(x0, _)) in points.iter().enumerate().take(points.len() - 2) {
-        // Least squares of y = a + b * max(0, x - x0).
-        let n = points.len() as f64;
-        let (mut su, mut suu, mut sy, mut suy) = (0.0, 0.0, 0.0, 0.0);
-        for &(x, y) in points {
-            let u = (x - x0).max(0.0);
-            su += u;
-            suu += u * u;
-            sy += y;
-            suy += u * y;
+    // From the last, so that the sums over what lies behind a breakpoint grow by one point each.
+    for (at, point) in points.iter().enumerate().rev() {
+        let (x0, y0) = scaled(point);
+        if at < points.len() - 2 {
+            // Least squares of y = a + b * max(0, x - x0).
+            let su = sx - count * x0;
+            let suu = sxx - 2.0 * x0 * sx + count * x0 * x0;
+            let suy = sxy - x0 * sy;
+            let determinant = n * suu - su * su;
+            if determinant > 0.0 {
+                let b = (n * suy - su * sum) / determinant;
+                let a = (sum - b * su) / n;
+                let cost = (syy - a * sum - b * suy).max(0.0);
+                // Of two that are told apart by rounding only the earlier.
+                if cost <= best.0 + 1e-12 * syy {
+                    best = (cost.min(best.0), at);
+                }
+            }
         }
-        let determinant = n * suu - su * su;
-        if determinant <= 0.0 {
-            continue;
-        }
-        let b = (n * suy - su * sy) / determinant;
-        let a = (sy - b * su) / n;
-        let cost: f64 = points.iter().map(|&(x, y)| (y - a - b * (x - x0).max(0.0)).powi(2)).sum();
-        if cost < best.0 {
-            best = (cost, at);
-        }
+        count += 1.0;
+        sx += x0;
+        sxx += x0 * x0;
+        sy += y0;
+        sxy += x0 * y0;
     }
     best.1
 }
@@ -235,7 +247,37 @@ mod tests {
         assert_eq!(rise_begins(&from_start), 0);
     }
 
+    /// As the definition has it.
+    fn rise_begins_naively(points: &[(f64, f64)]) -> Vec<f64> {
+        let cost = |x0: f64| {
+            let u = |x: f64| (x - x0).max(0.0);
+            let n = points.len() as f64;
+            let sum =
+                |f: &dyn Fn(f64, f64) -> f64| points.iter().map(|&(x, y)| f(x, y)).sum::<f64>();
+            let (su, suu) = (sum(&|x, _| u(x)), sum(&|x, _| u(x) * u(x)));
+            let (sy, suy) = (sum(&|_, y| y), sum(&|x, y| u(x) * y));
+            let b = (n * suy - su * sy) / (n * suu - su * su);
+            let a = (sy - b * su) / n;
+            sum(&|x, y| (y - a - b * u(x)).powi(2))
+        };
+        points[..points.len() - 2].iter().map(|&(x0, _)| cost(x0)).collect()
+    }
+
     proptest! {
+        #[test]
+        fn the_rise_begins_where_the_naive_definition_has_it(values in prop::collection::vec(-1000i32..1000, 4..60)) {
+            // As late as a process of months, in milliseconds.
+            let points: Vec<(f64, f64)> = values
+                .iter()
+                .enumerate()
+                .map(|(i, y)| (1e10 + 6e4 * i as f64, 1e8 + f64::from(*y) * 1e4))
+                .collect();
+            let near: Vec<(f64, f64)> = points.iter().map(|(x, y)| ((x - 1e10) / 6e4, (y - 1e8) / 1e4)).collect();
+            let costs = rise_begins_naively(&near);
+            let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+            prop_assert!(costs[rise_begins(&points)] <= least * (1.0 + 1e-6) + 1e-6);
+        }
+
         #[test]
         fn median_equals_the_sorted_middle(mut values in prop::collection::vec(-1e6f64..1e6, 1..60)) {
             let got = median(&mut values.clone()).unwrap();
