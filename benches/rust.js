@@ -66,10 +66,23 @@ async function measure({ quick }) {
   if (evaluation) {
     requirements.push(
       requirement(
-        'evaluation of all series, full, median',
-        `${evaluation[0]} µs`,
+        'evaluation of all series, full, median and p99',
+        `${evaluation[0]} µs, ${evaluation[1]} µs`,
         '< 1 ms',
-        evaluation[0] < EVALUATION_LIMIT_MICROS,
+        Math.max(evaluation[0], evaluation[1]) < EVALUATION_LIMIT_MICROS,
+      ),
+    );
+  }
+  const steps = Object.entries(figures.pipeline ?? {})
+    .filter(([name]) => name.startsWith('step()'))
+    .map(([, [, p99]]) => p99);
+  if (steps.length > 0) {
+    requirements.push(
+      requirement(
+        'a tick of the native thread, full series, p99, also while everything grows',
+        `${Math.max(...steps)} µs`,
+        '< 1 ms',
+        Math.max(...steps) < EVALUATION_LIMIT_MICROS,
       ),
     );
   }

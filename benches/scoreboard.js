@@ -21,6 +21,7 @@ const { renderDetection, renderReadme, replaceBlock } = require('./scoreboard-re
 
 const ROOT = path.join(__dirname, '..');
 const README = path.join(ROOT, 'README.md');
+const CONTROL = path.join(ROOT, 'test', 'apps', 'control.js');
 const CACHE = path.join(ROOT, 'target', 'scoreboard');
 
 const USAGE = `npm run scoreboard -- [options]
@@ -398,13 +399,17 @@ function snapshotVerdict(held, finding, dir) {
  * @returns {Promise<Control>}
  */
 async function controlRun({ app, node, version, seed }, lengthMs, settings) {
+  // What two readings are to give the slope of.
+  const env = app.leaks === true && app.constant ? { LEAK_KEEP_BYTECODE: '1' } : {};
   const identity = JSON.stringify([
     app,
+    env,
     version,
     seed,
     lengthMs,
     settings,
     fs.readFileSync(app.file, 'utf8'),
+    fs.readFileSync(CONTROL, 'utf8'),
     apps.environment(app),
   ]);
   const digest = crypto.createHash('sha256').update(identity).digest('hex').slice(0, 16);
@@ -413,7 +418,7 @@ async function controlRun({ app, node, version, seed }, lengthMs, settings) {
 
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'scoreboard-'));
   const traceFile = path.join(scratch, 'trace');
-  const running = await startApp(app.name, { node, guarded: false, control: true, traceFile });
+  const running = await startApp(app.name, { node, guarded: false, control: true, traceFile, env });
   const stop = new AbortController();
   const loading = runLoad(running.port, app.load, {
     seed,

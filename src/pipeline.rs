@@ -3,12 +3,12 @@
 //! It decides that a finding opens; what evidence is affordable is `evidence`'s business.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::detect::{
-    Course, Evidence, GrowthDetector, JUDGEMENTS_PER_STEP, NativeVerdict, Rule, Statistic, explain,
-    rule, spread_rule,
+    Course, Evidence, GrowthDetector, NativeVerdict, Rule, Statistic, explain, rule, spread_rule,
 };
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::near_end::{self, NearLimit};
@@ -22,7 +22,13 @@ use crate::series::{Point, Series};
 use crate::stats;
 use crate::trigger::{Confirmed, Decision, Phase, Source, Trigger};
 
-/// Emitters kept with a history of their own, per isolate: those with most listeners. 60 x 4 KB.
+/// Judgements in one step, half of them of emitters where the rest needs its half: what else is due waits for the next
+/// step, which begins where this one ended. An isolate has some fifteen due in a second, and all its fifteen hundred
+/// only where its history begins. Lower, and a guard that ticks every ten seconds does not get round; higher, and
+/// a step may take a millisecond.
+const JUDGEMENTS_PER_STEP: u32 = 128;
+
+/// Emitters kept with a history of their own, per isolate: those with most listeners. 60 x 5 KB.
 pub const MAX_EMITTERS: usize = 60;
 
 /// Rows of a listener report that has room for no more: `MAX_ROWS` of lib/listeners.js.
@@ -213,15 +219,32 @@ impl Tracked {
         Tracked::new(Series::long(), id, config)
     }
 
-    fn follow(&mut self, now: Millis, since: Millis) {
+    /// Judges what is due.
+    fn step(
+        &mut self,
+        now: Millis,
+        since: Millis,
+        load: Option<&Series>,
+        budget: &mut u32,
+    ) -> Option<Evidence> {
+        self.detector.as_mut()?.step(now, since, &self.series, load, budget)
+    }
+
+    /// Takes the trend anew if that is due.
+    fn follow(&mut self, now: Millis, since: Millis, budget: &mut u32) {
         let Some(detector) = &self.detector else { return };
         let (at, count) = self.trend_of;
         let pace = (detector.rule().window_ms / 200).min(TREND_PACE_MS);
         if now.0 < at.0 + pace || self.series.count() == count {
             return;
         }
+        let trend = detector.trend(now, since, &self.series, budget);
+        // Perhaps it was not looked for long enough: it stays due.
+        if *budget == 0 {
+            return;
+        }
         self.trend_of = (now, self.series.count());
-        self.trend = detector.trend(now, since, &self.series).map(|evidence| Trend {
+        self.trend = trend.map(|evidence| Trend {
             slope_per_hour: evidence.slope_per_hour,
             later_slope_per_hour: evidence.later_slope_per_hour,
             p_value: evidence.p_value,
@@ -286,7 +309,8 @@ struct Emitter {
 #[derive(Clone, Debug)]
 struct Isolate {
     tracked: HashMap<SeriesId, Tracked>,
-    emitters: HashMap<u32, Emitter>,
+    /// In an order, so that they take turns; boxed, since half of a tree's places may be empty.
+    emitters: BTreeMap<u32, Box<Emitter>>,
     totals: Arc<ListenerTotals>,
     plan: ReadingPlan,
     profile: ProfilePlan,
@@ -299,6 +323,13 @@ struct Isolate {
     then: Option<(f64, f64)>,
     wait: Option<Wait>,
     routes: Routes,
+}
+
+impl Isolate {
+    /// How busy its event loop was.
+    fn load(&self) -> Option<&Series> {
+        self.tracked.get(&SeriesId::LoopUtilization).map(|tracked| &tracked.series)
+    }
 }
 
 /// Memory of an open finding whose routes are not yet known, or not well.
@@ -368,6 +399,15 @@ pub struct Past {
     pub listeners: Vec<(ListenerLine, Vec<Point>)>,
 }
 
+/// Where the judgements of a step ended: there the next begins.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    /// Of the series of the process (`None`) and of the isolates, by their place among `METRICS`.
+    own: (Option<IsolateId>, usize),
+    /// Of emitters.
+    emitter: (IsolateId, u32),
+}
+
 /// The state of all judging.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -379,6 +419,7 @@ pub struct Pipeline {
     malloc: [Series; 2],
     isolates: BTreeMap<IsolateId, Isolate>,
     trigger: Trigger,
+    turn: Turn,
     last_process: ProcessSample,
     warmed: bool,
     /// When the guard itself last disturbed the process' memory: what came before is not compared with after.
@@ -406,6 +447,7 @@ impl Pipeline {
             anon: Series::short(),
             malloc: [Series::long(), Series::long()],
             isolates: BTreeMap::new(),
+            turn: Turn::default(),
             last_process: ProcessSample::default(),
             warmed: false,
             disturbed: now,
@@ -433,7 +475,7 @@ impl Pipeline {
             id,
             Isolate {
                 tracked,
-                emitters: HashMap::new(),
+                emitters: BTreeMap::new(),
                 totals: Arc::default(),
                 plan,
                 profile: ProfilePlan::new(&self.config),
@@ -613,21 +655,24 @@ impl Pipeline {
                 };
                 isolate.emitters.remove(&least);
             }
-            let emitter = isolate.emitters.entry(count.key).or_insert_with(|| Emitter {
-                tracked: Tracked {
-                    detector: listener_rule(count.round.is_some(), config).map(GrowthDetector::new),
-                    ..Tracked::new(Series::short(), SeriesId::Listeners, config)
-                },
-                line: ListenerLine {
-                    emitter: count.emitter.clone(),
-                    event: count.event.clone(),
-                    spread: count.round.is_some(),
-                    count: 0,
-                    per_minute: 0.0,
-                    site: None,
-                },
-                seen: at,
-                round: None,
+            let emitter = isolate.emitters.entry(count.key).or_insert_with(|| {
+                Box::new(Emitter {
+                    tracked: Tracked {
+                        detector: listener_rule(count.round.is_some(), config)
+                            .map(GrowthDetector::new),
+                        ..Tracked::new(Series::short(), SeriesId::Listeners, config)
+                    },
+                    line: ListenerLine {
+                        emitter: count.emitter.clone(),
+                        event: count.event.clone(),
+                        spread: count.round.is_some(),
+                        count: 0,
+                        per_minute: 0.0,
+                        site: None,
+                    },
+                    seen: at,
+                    round: None,
+                })
             });
             emitter.seen = at;
             // Samples that were counted once are one reading, however often it is reported.
@@ -730,8 +775,8 @@ impl Pipeline {
         }
         let mut confirmed = Vec::new();
         if self.warmed {
-            self.judge(now, warm, &mut confirmed);
-            self.follow_trends(now, warm);
+            let left = self.judge_own(now, warm, JUDGEMENTS_PER_STEP / 2, &mut confirmed);
+            self.judge_emitters(now, warm, JUDGEMENTS_PER_STEP / 2 + left, &mut confirmed);
         }
         // Most telling first: what names a cause before what only weighs.
         confirmed.sort_by_key(|one| tells(one.source.series));
@@ -975,65 +1020,116 @@ impl Pipeline {
         }
     }
 
-    /// Bytes that the series of one isolate may occupy at most, the process' series not counted.
+    /// Bytes that the series of one isolate and what judges them may occupy at most at default settings, the process'
+    /// series and the names of emitters not counted.
     pub fn isolate_capacity_bytes() -> usize {
-        let long = METRICS.iter().filter(|metric| metric.scope == Scope::Isolate).count() - 1;
-        long * Series::long().capacity_bytes() + MAX_EMITTERS * Series::short().capacity_bytes()
+        let config = Config::default();
+        let bytes = |series: Series, id: SeriesId| {
+            let tracked = Tracked::new(series, id, &config);
+            let rungs = tracked.detector.as_ref().map_or(0, GrowthDetector::held_bytes);
+            size_of::<Tracked>() - size_of::<Series>() + tracked.series.capacity_bytes() + rungs
+        };
+        let own = METRICS.iter().filter(|metric| metric.scope == Scope::Isolate);
+        let own = own.map(|metric| metric.id).filter(|id| *id != SeriesId::Listeners);
+        let emitter = size_of::<Emitter>() - size_of::<Tracked>()
+            + bytes(Series::short(), SeriesId::Listeners);
+        own.map(|id| bytes(Series::long(), id)).sum::<usize>() + MAX_EMITTERS * emitter
     }
 
-    fn judge(&mut self, now: Millis, warm: Millis, confirmed: &mut Vec<Confirmed>) {
+    /// Judges what is due of the series of the process and of the isolates, emitters excepted, and their trends.
+    /// Returns what is left of the budget.
+    fn judge_own(
+        &mut self,
+        now: Millis,
+        warm: Millis,
+        mut budget: u32,
+        confirmed: &mut Vec<Confirmed>,
+    ) -> u32 {
         let disturbed = self.disturbed.max(warm);
-        let mut run =
-            |source: Source, tracked: &mut Tracked, load: Option<&Series>, budget: &mut u32| {
-                let Some(detector) = tracked.detector.as_mut() else { return };
-                let since = if source.series == SeriesId::Native { disturbed } else { warm };
-                if let Some(evidence) = detector.step(now, since, &tracked.series, load, budget) {
-                    confirmed.push(Confirmed { source, evidence });
-                }
+        let begin = std::mem::take(&mut self.turn.own);
+        let mut run = |source: Source,
+                       tracked: &mut Tracked,
+                       since: Millis,
+                       load: Option<&Series>,
+                       budget: &mut u32| {
+            if let Some(evidence) = tracked.step(now, since, load, budget) {
+                confirmed.push(Confirmed { source: source.clone(), evidence });
+            }
+            if TRENDS.contains(&source.series) {
+                tracked.follow(now, since, budget);
+            }
+        };
+        for wrapped in [false, true] {
+            let mine = |owner: Option<IsolateId>| {
+                let here = METRICS.iter().enumerate().map(move |(at, one)| ((owner, at), one.id));
+                here.filter(move |(here, _)| (*here < begin) == wrapped)
             };
-        // The process' traffic is that of its first isolate: a server's main thread.
-        let by = self
-            .isolates
-            .values()
-            .next()
-            .and_then(|isolate| isolate.tracked.get(&SeriesId::LoopUtilization))
-            .map(|tracked| &tracked.series);
-        let mut budget = JUDGEMENTS_PER_STEP;
-        for (series, tracked) in &mut self.process {
-            let source = Source { series: *series, isolate: None, emitter: None };
-            run(source, tracked, by, &mut budget);
+            // The process' traffic is that of its first isolate: a server's main thread.
+            let by = self.isolates.values().next().and_then(Isolate::load);
+            for (here, series) in mine(None) {
+                let Some(tracked) = self.process.get_mut(&series) else { continue };
+                let since = if series == SeriesId::Native { disturbed } else { warm };
+                let source = Source { series, isolate: None, emitter: None };
+                run(source, tracked, since, by, &mut budget);
+                if budget == 0 {
+                    self.turn.own = here;
+                    return 0;
+                }
+            }
+            for (id, isolate) in &mut self.isolates {
+                let load = isolate.tracked.remove(&SeriesId::LoopUtilization);
+                let by = load.as_ref().map(|tracked| &tracked.series);
+                let mut ended = None;
+                for (here, series) in mine(Some(*id)) {
+                    let Some(tracked) = isolate.tracked.get_mut(&series) else { continue };
+                    let source = Source { series, isolate: Some(*id), emitter: None };
+                    run(source, tracked, warm, by, &mut budget);
+                    if budget == 0 {
+                        ended = Some(here);
+                        break;
+                    }
+                }
+                if let Some(load) = load {
+                    isolate.tracked.insert(SeriesId::LoopUtilization, load);
+                }
+                if let Some(here) = ended {
+                    self.turn.own = here;
+                    return 0;
+                }
+            }
         }
-        for (id, isolate) in &mut self.isolates {
-            let load = isolate.tracked.remove(&SeriesId::LoopUtilization);
-            let by = load.as_ref().map(|tracked| &tracked.series);
-            let mut budget = JUDGEMENTS_PER_STEP;
-            for (series, tracked) in &mut isolate.tracked {
-                let source = Source { series: *series, isolate: Some(*id), emitter: None };
-                run(source, tracked, by, &mut budget);
-            }
-            for emitter in isolate.emitters.values_mut() {
-                let source = Source {
-                    series: SeriesId::Listeners,
-                    isolate: Some(*id),
-                    emitter: Some(emitter.line.key()),
-                };
-                run(source, &mut emitter.tracked, by, &mut budget);
-            }
-            if let Some(load) = load {
-                isolate.tracked.insert(SeriesId::LoopUtilization, load);
-            }
-        }
+        budget
     }
 
-    fn follow_trends(&mut self, now: Millis, warm: Millis) {
-        let disturbed = self.disturbed.max(warm);
-        for series in TRENDS {
-            if let Some(tracked) = self.process.get_mut(&series) {
-                tracked.follow(now, disturbed);
-            }
-            for isolate in self.isolates.values_mut() {
-                if let Some(tracked) = isolate.tracked.get_mut(&series) {
-                    tracked.follow(now, warm);
+    /// Judges what is due of the emitters of all isolates.
+    fn judge_emitters(
+        &mut self,
+        now: Millis,
+        warm: Millis,
+        mut budget: u32,
+        confirmed: &mut Vec<Confirmed>,
+    ) {
+        let begin = std::mem::take(&mut self.turn.emitter);
+        for wrapped in [false, true] {
+            for (id, isolate) in &mut self.isolates {
+                let by = isolate.tracked.get(&SeriesId::LoopUtilization).map(|load| &load.series);
+                for (key, emitter) in &mut isolate.emitters {
+                    let here = (*id, *key);
+                    if (here < begin) != wrapped {
+                        continue;
+                    }
+                    if let Some(evidence) = emitter.tracked.step(now, warm, by, &mut budget) {
+                        let source = Source {
+                            series: SeriesId::Listeners,
+                            isolate: Some(*id),
+                            emitter: Some(emitter.line.key()),
+                        };
+                        confirmed.push(Confirmed { source, evidence });
+                    }
+                    if budget == 0 {
+                        self.turn.emitter = here;
+                        return;
+                    }
                 }
             }
         }
@@ -1054,7 +1150,7 @@ impl Pipeline {
                 shortest_window_ms: shortest,
                 window_ms: self.config.window_ms,
                 amount_bytes: amount,
-                suspicion: self.warmed && detector.suspicion().is_some(),
+                suspected_window_ms: detector.suspected_window_ms().filter(|_| self.warmed),
                 // The end of the warm-up is worth one look at the short windows.
                 hint: self.warmed
                     && (now.0 < self.started.0 + self.config.warmup_ms + shortest
@@ -1109,7 +1205,7 @@ impl Pipeline {
                 .get(&id)?
                 .emitters
                 .values()
-                .find(|emitter| emitter.line.key() == *key)
+                .find(|emitter| emitter.line.has_key(key))
                 .map(|emitter| &emitter.tracked),
         }
     }
@@ -1169,7 +1265,7 @@ impl Pipeline {
 
     /// The listeners of an isolate that were last seen to grow, those that grow fastest.
     fn growing_listeners(&self, id: IsolateId) -> Option<&ListenerLine> {
-        let growing = |emitter: &&Emitter| {
+        let growing = |emitter: &&Box<Emitter>| {
             emitter.tracked.detector.as_ref().is_some_and(|one| one.suspicion().is_some())
         };
         let emitters = self.isolates.get(&id)?.emitters.values();
@@ -1246,7 +1342,7 @@ impl Pipeline {
             SeriesId::Listeners => {
                 let key = source.emitter.as_ref()?;
                 let isolate = self.isolates.get(&source.isolate?)?;
-                let emitter = isolate.emitters.values().find(|one| one.line.key() == *key)?;
+                let emitter = isolate.emitters.values().find(|one| one.line.has_key(key))?;
                 Cause::Listeners(emitter.line.clone())
             }
             SeriesId::Timers => Cause::Timers { count },
@@ -1288,11 +1384,34 @@ impl Pipeline {
 impl ListenerLine {
     /// What tells this emitter and event from others, also across restarts.
     pub fn key(&self) -> String {
+        let mut key = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_key(&mut key);
+        key
+    }
+
+    /// Whether that is its key: a finding of sixty emitters asks it of each of them sixty times.
+    fn has_key(&self, key: &str) -> bool {
+        let mut rest = Rest(key);
+        self.write_key(&mut rest).is_ok() && rest.0.is_empty()
+    }
+
+    fn write_key(&self, out: &mut impl fmt::Write) -> fmt::Result {
         match &self.site {
-            Some(site) if self.spread => format!("{} spread {site}", self.emitter),
-            Some(site) => format!("{} '{}' {site}", self.emitter, self.event),
-            None => format!("{} '{}'", self.emitter, self.event),
+            Some(site) if self.spread => write!(out, "{} spread {site}", self.emitter),
+            Some(site) => write!(out, "{} '{}' {site}", self.emitter, self.event),
+            None => write!(out, "{} '{}'", self.emitter, self.event),
         }
+    }
+}
+
+/// What is left of a text that is compared with what is written.
+struct Rest<'a>(&'a str);
+
+impl fmt::Write for Rest<'_> {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+        Ok(())
     }
 }
 
@@ -1357,7 +1476,7 @@ fn listener_lines(isolate: &Isolate, most: usize) -> Vec<ListenerLine> {
 }
 
 fn top_emitters(isolate: &Isolate, most: usize) -> Vec<&Emitter> {
-    let mut emitters: Vec<&Emitter> = isolate.emitters.values().collect();
+    let mut emitters: Vec<&Emitter> = isolate.emitters.values().map(Box::as_ref).collect();
     emitters.sort_by(|a, b| {
         let (a, b) = (&a.line, &b.line);
         b.per_minute
@@ -1845,6 +1964,78 @@ mod tests {
         }
         let (last, _) = pipeline.process[&SeriesId::Native].series.last().unwrap();
         assert!(last.0 <= at.0 + FRESH_MS + 1000, "{last:?}");
+    }
+
+    #[test]
+    fn isolates_and_emitters_take_turns_where_a_step_cannot_judge_them_all() {
+        let config = Config { interval_ms: 10_000, ..fast() };
+        let mut pipeline = Pipeline::new(config, Millis(0));
+        let isolates: Vec<IsolateId> = (0..2).map(IsolateId).collect();
+        for id in &isolates {
+            pipeline.attach(*id, Way::Pressure, Millis(0));
+        }
+        // All that is judged rises, and is due in each step: two thousand judgements.
+        let mut last_emitter = Vec::new();
+        for step in 0..100u64 {
+            let now = Millis(step * 600_000);
+            for id in &isolates {
+                let listeners = (0..MAX_EMITTERS as u32).map(|key| ListenerCount {
+                    key,
+                    emitter: format!("Emitter{key}"),
+                    event: "change".into(),
+                    count: 20 + 200 * step,
+                    site: None,
+                    round: None,
+                });
+                pipeline.on_listeners(*id, now, &listeners.collect::<Vec<_>>());
+                let bytes = (50.0 + 50.0 * step as f64) * MB;
+                let reading = IsolateReading {
+                    heap_used_bytes: Some(bytes),
+                    array_buffers_bytes: Some(8.0 * bytes),
+                    external_bytes: Some(16.0 * bytes),
+                    after_gc: true,
+                    ..IsolateReading::default()
+                };
+                pipeline.on_isolate(*id, now, &reading);
+                let live = LiveHeapReading { bytes, pause_ms: 5.0 };
+                pipeline.on_live_heap(*id, now, live, None);
+            }
+            pipeline.step(now);
+            last_emitter.push(pipeline.turn.emitter);
+        }
+        last_emitter.dedup();
+        assert!(last_emitter.len() > 20, "a step judges them all: {last_emitter:?}");
+        for (id, isolate) in &pipeline.isolates {
+            let grows = |tracked: &Tracked| {
+                tracked.detector.as_ref().is_some_and(|detector| detector.suspicion().is_some())
+            };
+            for series in [SeriesId::LiveHeap, SeriesId::ArrayBuffers, SeriesId::External] {
+                assert!(grows(&isolate.tracked[&series]), "{id:?} {series:?}");
+            }
+            let unseen = isolate.emitters.values().filter(|emitter| !grows(&emitter.tracked));
+            assert_eq!(unseen.count(), 0, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_found_by_its_key_and_by_no_other() {
+        let site =
+            Site { function: "handler".into(), file: "/app/app.js".into(), line: 12, column: 7 };
+        let line = |spread: bool, site: Option<Site>| ListenerLine {
+            emitter: "Room".into(),
+            event: "close".into(),
+            spread,
+            count: 1,
+            per_minute: 0.0,
+            site,
+        };
+        let lines = [line(false, None), line(false, Some(site.clone())), line(true, Some(site))];
+        for (i, one) in lines.iter().enumerate() {
+            for (j, other) in lines.iter().enumerate() {
+                assert_eq!(one.has_key(&other.key()), i == j, "{i} {j}");
+            }
+        }
+        assert!(!lines[0].has_key("") && !lines[0].has_key("Room"));
     }
 
     #[test]

@@ -22,8 +22,27 @@ const FORCED_PAUSE_PER_MB_MS: f64 = 1.45;
 /// suspected; raising it makes more of them, lowering it delays fast leaks on large heaps.
 const RESERVE_MS: f64 = 1_200_000.0;
 
+/// Readings that the reserve holds at least, whatever one costs: two evaluations on the shortest window that
+/// [`URGENT_SHARE`] fills, and a third more, since a heap that leaks costs more with each reading. With
+/// six seconds alone a leak of 1000 MB/h on a heap of 500 MB got five readings, one too few, and then one in three
+/// minutes: it was found later than one of 100 MB/h.
+const RESERVE_READINGS: f64 = 20.0;
+
+/// Share of a core that readings may take while the reserve pays for them: on a heap of 700 MB one in 5 s.
+const URGENT_SHARE: f64 = 0.2;
+
+/// Part of the share that calm readings leave to the reserve until it is full. Without it the calm readings of a
+/// large heap take all there is, and what was spent once is never there again.
+const TO_RESERVE: f64 = 0.1;
+
+/// Readings that the reserve must hold for a burst to begin: a shorter one says nothing.
+const LEAST_BURST: f64 = 10.0;
+
 /// Readings that fill the shortest window: two more than a verdict needs, for those that come late.
 const PER_WINDOW: u64 = 8;
+
+/// Readings that fill a window longer than the shortest on which growth is suspected: one for each cell it is judged by.
+const PER_SUSPECTED_WINDOW: u64 = 24;
 
 /// Slowest pace that calm readings are held to, whatever the window. A reading costs more than its GC: after
 /// a memory-pressure notification V8 runs with a small young generation and has dropped optimisations under
@@ -85,8 +104,8 @@ pub struct Situation {
     pub window_ms: u64,
     /// Growth that a window must hold, bytes.
     pub amount_bytes: f64,
-    /// Whether a verdict that is not yet confirmed saw growth.
-    pub suspicion: bool,
+    /// The shortest window that could confirm growth which was seen already, milliseconds.
+    pub suspected_window_ms: Option<u64>,
     /// Whether resident memory hints at fast growth: worth a bounded burst of readings.
     pub hint: bool,
     /// Whether the event loop answers.
@@ -146,7 +165,8 @@ impl ReadingPlan {
             max_pause_ms: max_pause_ms as f64,
             costs: VecDeque::new(),
             pauses: VecDeque::new(),
-            reserve_ms: share * RESERVE_MS,
+            // Full, be what a reading costs what it may.
+            reserve_ms: f64::INFINITY,
             refilled: now,
             asked: None,
             last: None,
@@ -162,8 +182,12 @@ impl ReadingPlan {
 
     /// Asks for a reading if one is due. `Ok` counts it as under way.
     pub fn step(&mut self, now: Millis, situation: &Situation) -> Result<(), Wait> {
+        let live_mb =
+            situation.live_bytes.unwrap_or(situation.heap_used_bytes).max(0.0) / 1_048_576.0;
+        let cost = self.predicted_cost_ms(live_mb);
         let elapsed = now.0.saturating_sub(self.refilled.0) as f64;
-        self.reserve_ms = (self.reserve_ms + elapsed * self.share).min(self.share * RESERVE_MS);
+        let full = (self.share * RESERVE_MS).max(RESERVE_READINGS * cost);
+        self.reserve_ms = (self.reserve_ms + elapsed * self.share).min(full);
         self.refilled = now;
         if let Some(asked) = self.asked {
             if now.0 < asked.0 + GIVE_UP_MS {
@@ -175,14 +199,21 @@ impl ReadingPlan {
         if self.way == Way::Natural || !situation.responsive {
             return Err(Wait::Unable);
         }
-        if situation.hint && self.burst_left == 0 && now >= self.next_burst {
+        let affordable = self.reserve_ms >= LEAST_BURST * cost;
+        if situation.hint && affordable && self.burst_left == 0 && now >= self.next_burst {
             self.burst_left = BURST;
         }
-        let urgent = situation.suspicion || self.burst_left > 0;
-        let wanted = if urgent {
-            (situation.shortest_window_ms / PER_WINDOW).max(MIN_GAP_MS)
-        } else {
-            (situation.window_ms / PER_WINDOW).clamp(MIN_GAP_MS, CALM_PACE_MS)
+        let calm_pace = (situation.window_ms / PER_WINDOW).clamp(MIN_GAP_MS, CALM_PACE_MS);
+        let fastest = (situation.shortest_window_ms / PER_WINDOW)
+            .max(MIN_GAP_MS)
+            .max((cost / URGENT_SHARE) as u64);
+        let suspected = situation.suspected_window_ms;
+        let urgent = suspected.is_some() || self.burst_left > 0;
+        let wanted = match suspected {
+            _ if self.burst_left > 0 => fastest,
+            // Oftener than fills the window would spend the reserve on nothing.
+            Some(window) => (window / PER_SUSPECTED_WINDOW).max(fastest).min(calm_pace),
+            None => calm_pace,
         };
         if self.last.is_some_and(|last| now.0 < last.0 + wanted) {
             return Err(Wait::NotDue);
@@ -194,8 +225,6 @@ impl ReadingPlan {
                 return Err(Wait::Idle);
             }
         }
-        let live_mb =
-            situation.live_bytes.unwrap_or(situation.heap_used_bytes).max(0.0) / 1_048_576.0;
         let predicted_ms = self.predicted_pause_ms(live_mb);
         // What is not forced may be tried again after its rest: with no reading there would be no other
         // figure, and the prediction would stand for ever.
@@ -203,8 +232,8 @@ impl ReadingPlan {
         if too_long || now < self.rest_until {
             return Err(Wait::Pause { predicted_ms });
         }
-        let cost = self.predicted_cost_ms(live_mb);
-        let calm_gap = (cost / self.share) as u64;
+        let calm_share = self.share * if self.reserve_ms < full { 1.0 - TO_RESERVE } else { 1.0 };
+        let calm_gap = (cost / calm_share) as u64;
         let calm = self.last.is_none_or(|last| now.0 >= last.0 + calm_gap);
         // In calm times the share of the moment pays; the reserve is touched only on suspicion.
         if !(calm || urgent && self.reserve_ms >= cost) {
@@ -266,7 +295,6 @@ impl ReadingPlan {
         self.way = way;
         self.share = share;
         self.max_pause_ms = max_pause_ms as f64;
-        self.reserve_ms = self.reserve_ms.min(share * RESERVE_MS);
     }
 
     /// Readings made, lost, and the CPU they cost in milliseconds.
@@ -314,7 +342,7 @@ mod tests {
             shortest_window_ms: 30_000,
             window_ms: 6 * 3_600_000,
             amount_bytes: 6.0 * MB,
-            suspicion: false,
+            suspected_window_ms: None,
             hint: false,
             responsive: true,
         }
@@ -363,7 +391,7 @@ mod tests {
     #[test]
     fn suspicion_spends_the_reserve_and_no_more() {
         let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
-        let suspicious = Situation { suspicion: true, ..busy(200.0) };
+        let suspicious = Situation { suspected_window_ms: Some(30_000), ..busy(200.0) };
         let (count, spent) = hour(&mut plan, &suspicious, 20.0, 300.0);
         assert!(spent <= 0.005 * (3_600_000.0 + RESERVE_MS) + 300.0, "{spent}");
         let calm = hour(
@@ -383,7 +411,7 @@ mod tests {
         let short = Situation { window_ms: 32_000, ..small };
         let mut plan = ReadingPlan::new(Way::Pressure, 0.05, 100, Millis(0));
         assert!(hour(&mut plan, &short, 5.0, 5.0).0 > 700);
-        let suspicious = Situation { suspicion: true, ..small };
+        let suspicious = Situation { suspected_window_ms: Some(30_000), ..small };
         let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
         assert!(hour(&mut plan, &suspicious, 5.0, 5.0).0 > 700);
     }
@@ -405,6 +433,39 @@ mod tests {
         assert_eq!(fast(0, 60), BURST as usize);
         assert!(fast(60, 600) <= 10, "{at:?}");
         assert!(fast(600, 720) >= BURST as usize, "{at:?}");
+    }
+
+    #[test]
+    fn a_burst_on_a_large_heap_is_whole_however_much_a_reading_costs() {
+        for live in [500.0, 2000.0] {
+            let hinted = Situation { hint: true, ..busy(live) };
+            let (mut plan, cost) =
+                (ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0)), model_cost_ms(live));
+            let mut at = Vec::new();
+            for second in 0..3600u64 {
+                let now = Millis(second * 1000);
+                if plan.step(now, &hinted).is_ok() {
+                    plan.ended(Millis(now.0 + 900), 20.0, Some(cost), live * MB);
+                    at.push(second);
+                }
+            }
+            let lasts = (BURST as f64 * cost / URGENT_SHARE / 1000.0) as u64 + u64::from(BURST);
+            let burst = at.iter().filter(|&&second| second < lasts).count();
+            assert_eq!(burst, BURST as usize, "{at:?}");
+            // And what was spent is earned again before the next.
+            let spent = at.len() as f64 * cost;
+            assert!(spent <= 0.005 * 3_600_000.0 + RESERVE_READINGS * cost, "{live} MB: {spent}");
+        }
+    }
+
+    #[test]
+    fn suspicion_of_a_slow_leak_does_not_hurry() {
+        let slow = Situation { suspected_window_ms: Some(6 * 3_600_000), ..busy(64.0) };
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        assert_eq!(hour(&mut plan, &slow, 5.0, 99.0).0, 60);
+        let medium = Situation { suspected_window_ms: Some(270_000), ..busy(64.0) };
+        let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
+        assert!(hour(&mut plan, &medium, 5.0, 20.0).0 > 200);
     }
 
     #[test]

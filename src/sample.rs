@@ -10,7 +10,7 @@ pub struct Millis(pub u64);
 
 /// One isolate under guard: the main thread, or a worker that loaded leakguard. Numbered in the order in
 /// which they came; a number is not used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IsolateId(pub u32);
 
 /// Figures of one isolate, read by its JS thread.

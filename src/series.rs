@@ -1,9 +1,8 @@
 //! History of one gauge in bounded memory: fixed rings at falling resolution, so that a window may be 30 s
 //! or a day. It keeps and hands out; it does not judge.
 //!
-//! Each level is a ring of buckets (minimum, mean, maximum of the values that fell into it). The first has
-//! one bucket per value. A bucket is 20 bytes: a long series is 25 KB, a short one (per listener
-//! site) 3.5 KB.
+//! The first level keeps the values themselves, 8 bytes each; every other is a ring of buckets (minimum, mean and
+//! maximum of the values that fell into it) of 20 bytes. A long series is 21 KB, a short one (per listener site) 3.2 KB.
 
 use crate::sample::Millis;
 
@@ -11,10 +10,10 @@ use crate::sample::Millis;
 const WIDTHS_MS: [u32; 3] = [10_000, 60_000, 600_000];
 
 /// Buckets per level of a long series: 6 minutes at 1 s, then 1 h, 6 h and 27 h.
-const LONG: [usize; 4] = [360, 370, 370, 162];
+const LONG: [u32; 4] = [360, 370, 370, 162];
 
 /// Buckets per level of a short series: 1 minute at 1 s, then 7 min, 42 min, 7 h.
-const SHORT: [usize; 4] = [60, 42, 42, 42];
+const SHORT: [u32; 4] = [60, 42, 42, 42];
 
 /// Centiseconds: 32 bits reach 497 days.
 type Centis = u32;
@@ -42,50 +41,108 @@ impl Bucket {
     }
 }
 
-/// A fixed ring: the oldest goes when it is full.
-#[derive(Clone, Debug)]
-struct Ring {
-    buckets: Vec<Bucket>,
-    capacity: usize,
-    /// Index of the oldest bucket once the ring is full.
-    oldest: usize,
+/// A value as the first level keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Value {
+    at: Centis,
+    value: f32,
 }
 
-impl Ring {
-    fn new(capacity: usize) -> Ring {
-        Ring { buckets: Vec::new(), capacity, oldest: 0 }
+/// What a ring keeps in order of time.
+trait Timed: Copy {
+    fn start(&self) -> Centis;
+    fn bucket(&self) -> Bucket;
+}
+
+impl Timed for Value {
+    fn start(&self) -> Centis {
+        self.at
     }
 
-    fn push(&mut self, bucket: Bucket) {
-        if self.buckets.len() < self.capacity {
-            // Grown by hand so that the memory stays within the stated bound.
-            if self.buckets.len() == self.buckets.capacity() {
-                let more = (self.buckets.len().max(15)).min(self.capacity - self.buckets.len());
-                self.buckets.reserve_exact(more);
+    fn bucket(&self) -> Bucket {
+        Bucket::of(self.at, self.value)
+    }
+}
+
+impl Timed for Bucket {
+    fn start(&self) -> Centis {
+        self.start
+    }
+
+    fn bucket(&self) -> Bucket {
+        *self
+    }
+}
+
+/// A fixed ring: the oldest goes when it is full.
+#[derive(Clone, Debug)]
+struct Ring<T> {
+    kept: Vec<T>,
+    capacity: u32,
+    /// Index of the oldest once the ring is full.
+    oldest: u32,
+}
+
+impl<T: Timed> Ring<T> {
+    fn new(capacity: u32) -> Ring<T> {
+        Ring { kept: Vec::new(), capacity, oldest: 0 }
+    }
+
+    fn push(&mut self, one: T) {
+        let len = self.kept.len();
+        if self.is_full() {
+            if let Some(oldest) = self.kept.get_mut(self.oldest as usize) {
+                *oldest = one;
             }
-            self.buckets.push(bucket);
-        } else {
-            self.buckets[self.oldest] = bucket;
             self.oldest = (self.oldest + 1) % self.capacity;
+            return;
         }
+        // Grown by hand so that the memory stays within the stated bound.
+        if len == self.kept.capacity() {
+            self.kept.reserve_exact(len.max(15).min(self.capacity as usize - len));
+        }
+        self.kept.push(one);
     }
 
-    fn last_mut(&mut self) -> Option<&mut Bucket> {
-        let len = self.buckets.len();
+    fn last_mut(&mut self) -> Option<&mut T> {
+        let len = self.kept.len();
         if len == 0 {
             return None;
         }
-        self.buckets.get_mut((self.oldest + len - 1) % len)
+        self.kept.get_mut((self.oldest as usize + len - 1) % len)
+    }
+
+    /// Both parts of the ring, oldest first.
+    fn parts(&self) -> [&[T]; 2] {
+        let (wrapped, first) = self.kept.split_at((self.oldest as usize).min(self.kept.len()));
+        [first, wrapped]
     }
 
     /// Oldest first.
-    fn iter(&self) -> impl Iterator<Item = &Bucket> {
-        let (wrapped, first) = self.buckets.split_at(self.oldest.min(self.buckets.len()));
-        first.iter().chain(wrapped)
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.parts().into_iter().flatten()
+    }
+
+    /// What begins at `from` or later, oldest first.
+    fn since(&self, from: u64) -> impl Iterator<Item = &T> {
+        let later = |part: &'_ [T]| part.partition_point(|one| u64::from(one.start()) < from);
+        let [first, wrapped] = self.parts();
+        let (skip, wrapped_skip) = (later(first), later(wrapped));
+        first.get(skip..).into_iter().chain(wrapped.get(wrapped_skip..)).flatten()
     }
 
     fn is_full(&self) -> bool {
-        self.buckets.len() == self.capacity
+        self.kept.len() == self.capacity as usize
+    }
+
+    /// Whether nothing that began after `from` has been dropped.
+    fn reaches(&self, from: Millis) -> bool {
+        let oldest = self.kept.get(self.oldest as usize);
+        !self.is_full() || oldest.is_some_and(|one| u64::from(one.start()) * 10 <= from.0)
+    }
+
+    fn capacity_bytes(&self) -> usize {
+        self.capacity as usize * size_of::<T>()
     }
 }
 
@@ -104,28 +161,58 @@ pub struct Point {
     pub count: u64,
 }
 
+/// Points of one cell, gathered.
+struct Cell {
+    /// Sums weighted by count; of times relative to the window's start.
+    at: f64,
+    mean: f64,
+    min: f32,
+    max: f32,
+    count: u64,
+}
+
+impl Cell {
+    fn point(&self, from: u64) -> Point {
+        let count = self.count as f64;
+        Point {
+            at: Millis(from + (self.at / count).max(0.0) as u64),
+            min: f64::from(self.min),
+            mean: self.mean / count,
+            max: f64::from(self.max),
+            count: self.count,
+        }
+    }
+}
+
 /// History of one gauge.
 #[derive(Clone, Debug)]
 pub struct Series {
-    levels: [Ring; 4],
+    values: Ring<Value>,
+    levels: [Ring<Bucket>; 3],
     first: Option<(Millis, f64)>,
     last: Option<(Millis, f64)>,
     count: u64,
 }
 
 impl Series {
-    /// 27 hours, 25 KB.
+    /// 27 hours, 21 KB.
     pub fn long() -> Series {
         Series::with(LONG)
     }
 
-    /// 7 hours, 3.7 KB.
+    /// 7 hours, 3.2 KB.
     pub fn short() -> Series {
         Series::with(SHORT)
     }
 
-    fn with(capacities: [usize; 4]) -> Series {
-        Series { levels: capacities.map(Ring::new), first: None, last: None, count: 0 }
+    fn with([values, levels @ ..]: [u32; 4]) -> Series {
+        Series {
+            values: Ring::new(values),
+            levels: levels.map(Ring::new),
+            first: None,
+            last: None,
+            count: 0,
+        }
     }
 
     /// Records a value. Values are taken in order of time; one that is older than the last is dropped
@@ -135,16 +222,11 @@ impl Series {
             return;
         }
         let (centis, small) = ((at.0 / 10).min(u64::from(u32::MAX)) as Centis, value as f32);
-        for (i, ring) in self.levels.iter_mut().enumerate() {
-            let start = match i {
-                0 => centis,
-                _ => {
-                    let width = WIDTHS_MS[i - 1] / 10;
-                    centis / width * width
-                }
-            };
+        self.values.push(Value { at: centis, value: small });
+        for (ring, width) in self.levels.iter_mut().zip(WIDTHS_MS) {
+            let start = centis / (width / 10) * (width / 10);
             match ring.last_mut() {
-                Some(bucket) if i > 0 && bucket.start == start => bucket.add(small),
+                Some(bucket) if bucket.start == start => bucket.add(small),
                 _ => ring.push(Bucket::of(start, small)),
             }
         }
@@ -160,10 +242,9 @@ impl Series {
 
     /// The last `count` values, oldest first.
     pub fn latest(&self, count: usize) -> Vec<(Millis, f64)> {
-        let [finest, ..] = &self.levels;
-        let skipped = finest.buckets.len().saturating_sub(count);
-        let values = finest.iter().skip(skipped);
-        values.map(|one| (Millis(u64::from(one.start) * 10), f64::from(one.mean))).collect()
+        let skipped = self.values.kept.len().saturating_sub(count);
+        let values = self.values.iter().skip(skipped);
+        values.map(|one| (Millis(u64::from(one.at) * 10), f64::from(one.value))).collect()
     }
 
     /// The first value ever recorded.
@@ -178,58 +259,94 @@ impl Series {
 
     /// Number of values within `from..=to`, as far as the finest level that reaches back so far knows.
     pub fn values_in(&self, from: Millis, to: Millis) -> u64 {
-        self.buckets(from, to).map(|(_, bucket)| u64::from(bucket.count)).sum()
+        let mut count = 0;
+        self.each_bucket(from, to, |_, bucket| count += u64::from(bucket.count));
+        count
     }
 
     /// The window `from..=to` reduced to at most `cells` points, oldest first, empty cells left out.
     pub fn window(&self, from: Millis, to: Millis, cells: usize) -> Vec<Point> {
-        let span = to.0.saturating_sub(from.0).max(1);
-        let mut points: Vec<(usize, Point)> = Vec::with_capacity(cells);
-        for (middle, bucket) in self.buckets(from, to) {
-            let offset = middle.saturating_sub(from.0);
-            let cell = ((offset as u128 * cells as u128 / span as u128) as usize).min(cells - 1);
-            let count = u64::from(bucket.count);
-            let (min, mean, max) =
-                (f64::from(bucket.min), f64::from(bucket.mean), f64::from(bucket.max));
-            match points.last_mut() {
-                Some((last, point)) if *last == cell => {
-                    let total = point.count + count;
-                    let share = count as f64 / total as f64;
-                    point.at = Millis(
-                        (point.at.0 as f64 + (middle as f64 - point.at.0 as f64) * share) as u64,
-                    );
-                    point.mean += (mean - point.mean) * share;
-                    point.min = point.min.min(min);
-                    point.max = point.max.max(max);
-                    point.count = total;
-                }
-                _ => points.push((cell, Point { at: Millis(middle), min, mean, max, count })),
-            }
-        }
-        points.into_iter().map(|(_, point)| point).collect()
+        let mut points = Vec::with_capacity(cells);
+        self.each_point(from, to, cells, |point| points.push(point));
+        points
     }
 
-    /// Buckets whose middle (ms) lies within the window, from the finest level that reaches back to `from`
-    /// (or, where none does, the coarsest: it reaches back furthest).
-    fn buckets(&self, from: Millis, to: Millis) -> impl Iterator<Item = (u64, &Bucket)> {
-        let reaches = |ring: &&Ring| {
-            !ring.is_full()
-                || ring.iter().next().is_some_and(|bucket| u64::from(bucket.start) * 10 <= from.0)
-        };
-        let level = self.levels.iter().position(|ring| reaches(&ring)).unwrap_or(3);
+    /// Calls `each` with the points of [`Series::window`]: nothing is allocated.
+    pub fn each_point(&self, from: Millis, to: Millis, cells: usize, mut each: impl FnMut(Point)) {
+        let span = to.0.saturating_sub(from.0).max(1);
+        let cells = (cells as u64).max(1);
+        let mut filling: Option<Cell> = None;
+        // Where the cell that is filling ends, so that a bucket costs a comparison and not a division.
+        let mut ends = 0;
+        self.each_bucket(from, to, |middle, bucket| {
+            let offset = middle.saturating_sub(from.0);
+            let count = f64::from(bucket.count);
+            let (at, mean) = (offset as f64 * count, f64::from(bucket.mean) * count);
+            match &mut filling {
+                Some(cell) if offset < ends => {
+                    cell.at += at;
+                    cell.mean += mean;
+                    cell.min = cell.min.min(bucket.min);
+                    cell.max = cell.max.max(bucket.max);
+                    cell.count += u64::from(bucket.count);
+                }
+                _ => {
+                    let index = (offset.saturating_mul(cells) / span).min(cells - 1);
+                    // The last cell takes what lies on the window's edge too.
+                    let last = index + 1 == cells;
+                    ends = if last { u64::MAX } else { ((index + 1) * span).div_ceil(cells) };
+                    let (min, max, count) = (bucket.min, bucket.max, u64::from(bucket.count));
+                    let next = Cell { at, mean, min, max, count };
+                    if let Some(done) = filling.replace(next) {
+                        each(done.point(from.0));
+                    }
+                }
+            }
+        });
+        if let Some(done) = filling {
+            each(done.point(from.0));
+        }
+    }
+
+    /// Calls `each` with the buckets whose middle (ms) lies within the window, oldest first, from the finest level
+    /// that reaches back to `from` (or, where none does, the coarsest: it reaches back furthest).
+    fn each_bucket(&self, from: Millis, to: Millis, mut each: impl FnMut(u64, Bucket)) {
+        // Up to 9 ms are lost when a time becomes centiseconds.
+        let least = from.0.saturating_sub(9);
         let last = self.last.map_or(0, |(at, _)| at.0);
-        let half = if level == 0 { 0 } else { u64::from(WIDTHS_MS[level - 1]) / 2 };
-        self.levels[level].iter().filter_map(move |bucket| {
-            // The bucket that is still filling has its middle where its values are, not in the future.
+        if self.values.reaches(from) {
+            for one in self.values.since(least.div_ceil(10)) {
+                let at = (u64::from(one.at) * 10).min(last);
+                if at > to.0 {
+                    return;
+                }
+                if at >= least {
+                    each(at, one.bucket());
+                }
+            }
+            return;
+        }
+        let level = self.levels.iter().position(|ring| ring.reaches(from)).unwrap_or(2);
+        let (Some(ring), Some(width)) = (self.levels.get(level), WIDTHS_MS.get(level)) else {
+            return;
+        };
+        let half = u64::from(width / 2);
+        // From one bucket earlier: the one that is still filling has its middle where its values are, not in the future.
+        for bucket in ring.since(least.saturating_sub(2 * half).div_ceil(10)) {
             let middle = (u64::from(bucket.start) * 10 + half).min(last);
-            (middle >= from.0.saturating_sub(9) && middle <= to.0).then_some((middle, bucket))
-        })
+            if middle > to.0 {
+                return;
+            }
+            if middle >= least {
+                each(middle, bucket.bucket());
+            }
+        }
     }
 
     /// Bytes this series occupies at most.
     pub fn capacity_bytes(&self) -> usize {
-        size_of::<Series>()
-            + self.levels.iter().map(|ring| ring.capacity * size_of::<Bucket>()).sum::<usize>()
+        let levels: usize = self.levels.iter().map(Ring::capacity_bytes).sum();
+        size_of::<Series>() + self.values.capacity_bytes() + levels
     }
 }
 
@@ -242,13 +359,15 @@ mod tests {
     #[test]
     fn the_stated_bytes_hold() {
         assert_eq!(size_of::<Bucket>(), 20);
-        assert!(Series::long().capacity_bytes() <= 26_000, "{}", Series::long().capacity_bytes());
-        assert!(Series::short().capacity_bytes() <= 4_200, "{}", Series::short().capacity_bytes());
+        assert_eq!(size_of::<Value>(), 8);
+        assert!(Series::long().capacity_bytes() <= 21_500, "{}", Series::long().capacity_bytes());
+        assert!(Series::short().capacity_bytes() <= 3_300, "{}", Series::short().capacity_bytes());
         let mut series = Series::long();
         for second in 0..200_000u64 {
             series.push(Millis(second * 1000), second as f64);
         }
-        let held: usize = series.levels.iter().map(|ring| ring.buckets.capacity() * 20).sum();
+        let levels: usize = series.levels.iter().map(|ring| ring.kept.capacity() * 20).sum();
+        let held = levels + series.values.kept.capacity() * 8;
         assert!(held + size_of::<Series>() <= series.capacity_bytes(), "{held}");
     }
 
@@ -287,15 +406,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_ring_equals_a_queue(values in prop::collection::vec(0u32..1000, 0..400), capacity in 1usize..70) {
+        fn the_ring_equals_a_queue(values in prop::collection::vec(0u32..1000, 0..400), capacity in 1u32..70) {
             let mut ring = Ring::new(capacity);
             let mut queue = VecDeque::new();
             for (i, value) in values.iter().enumerate() {
                 let bucket = Bucket::of(i as u32, *value as f32);
                 ring.push(bucket);
-                if queue.len() == capacity { queue.pop_front(); }
+                if queue.len() == capacity as usize { queue.pop_front(); }
                 queue.push_back(bucket);
                 prop_assert_eq!(ring.last_mut().copied(), queue.back().copied());
+                let since = u64::from(queue[queue.len() / 2].start);
+                prop_assert_eq!(ring.since(since).count(), queue.len() - queue.len() / 2);
             }
             prop_assert_eq!(ring.iter().copied().collect::<Vec<_>>(), queue.into_iter().collect::<Vec<_>>());
         }

@@ -1,5 +1,12 @@
 //! Robust trend statistics. Pure functions over slices; no time, no units: the caller says what x and y
-//! are. Sorting is by `total_cmp`, so a NaN that slips in is last and never a panic.
+//! are. Sorting is by `total_cmp`, so a NaN that slips in is last and never a panic. Up to [`FEW`] points are
+//! judged without allocating: the guard does it hundreds of times in a second.
+
+/// Points up to which nothing is allocated.
+const FEW: usize = 24;
+
+/// Pairs of so many points.
+const FEW_PAIRS: usize = FEW * (FEW - 1) / 2;
 
 /// Median; for an even count the mean of the two middle values. `None` for an empty slice.
 pub fn median(values: &mut [f64]) -> Option<f64> {
@@ -54,17 +61,49 @@ impl Line {
 ///
 /// Source: P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (1968).
 pub fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
-    let mut slopes = Vec::with_capacity(points.len() * points.len().saturating_sub(1) / 2);
-    for (i, &(x1, y1)) in points.iter().enumerate() {
-        for &(x2, y2) in &points[i + 1..] {
-            if x2 != x1 {
-                slopes.push((y2 - y1) / (x2 - x1));
+    let pairs = points.len() * points.len().saturating_sub(1) / 2;
+    let slope = with_buffer::<FEW_PAIRS, _>(pairs, |slopes| {
+        let mut filled = 0;
+        for (i, &(x1, y1)) in points.iter().enumerate() {
+            for &(x2, y2) in &points[i + 1..] {
+                if x2 != x1 {
+                    slopes[filled] = (y2 - y1) / (x2 - x1);
+                    filled += 1;
+                }
             }
         }
-    }
-    let slope = median(&mut slopes)?;
-    let intercept = median(&mut points.iter().map(|(x, y)| y - slope * x).collect::<Vec<_>>())?;
+        median(&mut slopes[..filled])
+    })?;
+    let intercept = with_buffer::<FEW, _>(points.len(), |intercepts| {
+        for (intercept, (x, y)) in intercepts.iter_mut().zip(points) {
+            *intercept = y - slope * x;
+        }
+        median(intercepts)
+    })?;
     Some(Line { slope, intercept })
+}
+
+/// Whether the slope of [`theil_sen`] is certainly below `least`: more than half of all pairs rise by less. The points
+/// are in order of x. Counting costs a tenth of the median, and most of what is judged does not rise. At a
+/// slope of just `least` it may go either way by a rounding error.
+pub fn is_slower(points: &[(f64, f64)], least: f64) -> bool {
+    let (mut slower, mut pairs) = (0u32, 0u32);
+    for (i, &(x1, y1)) in points.iter().enumerate() {
+        for &(x2, y2) in &points[i + 1..] {
+            pairs += u32::from(x2 != x1);
+            slower += u32::from((x2 != x1) & (y2 - y1 < least * (x2 - x1)));
+        }
+    }
+    slower * 2 > pairs
+}
+
+/// Hands `work` a slice of `len` zeros, on the stack if `N` are enough.
+fn with_buffer<const N: usize, T>(len: usize, work: impl FnOnce(&mut [f64]) -> T) -> T {
+    let mut few = [0.0; N];
+    match few.get_mut(..len) {
+        Some(buffer) => work(buffer),
+        None => work(&mut vec![0.0; len]),
+    }
 }
 
 /// Probability of an upward trend at least this strong if there were none (one-sided Mann-Kendall test,
@@ -85,10 +124,11 @@ pub fn mann_kendall_rising(values: &[f64]) -> f64 {
         }
     }
     let variance_term = |t: f64| t * (t - 1.0) * (2.0 * t + 5.0);
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let ties: f64 =
-        sorted.chunk_by(|a, b| a == b).map(|group| variance_term(group.len() as f64)).sum();
+    let ties: f64 = with_buffer::<FEW, _>(n, |sorted| {
+        sorted.copy_from_slice(values);
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted.chunk_by(|a, b| a == b).map(|group| variance_term(group.len() as f64)).sum()
+    });
     let variance = (variance_term(n as f64) - ties) / 18.0;
     if variance <= 0.0 {
         return 1.0;
@@ -112,33 +152,45 @@ fn normal_cdf(z: f64) -> f64 {
 
 /// Index of the point at which a level series starts to rise: the breakpoint of the continuous two-piece
 /// line (flat, then straight) with the least sum of squares. 0 if it rises from the start or there are
-/// fewer than four points.
+/// fewer than four points. Linear in their number; they are in order of x.
 pub fn rise_begins(points: &[(f64, f64)]) -> usize {
     if points.len() < 4 {
         return 0;
     }
+    // From the first x, in units of the range, and around the mean: so that sums of squares keep their digits.
+    let n = points.len() as f64;
+    let (begin, end) = (points[0].0, points[points.len() - 1].0);
+    let range = if end > begin { end - begin } else { 1.0 };
+    let mean = points.iter().map(|(_, y)| y).sum::<f64>() / n;
+    let scaled = |&(x, y): &(f64, f64)| ((x - begin) / range, y - mean);
+    let (mut count, mut sx, mut sxx, mut sy, mut sxy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let syy: f64 = points.iter().map(|point| scaled(point).1.powi(2)).sum();
+    let sum: f64 = points.iter().map(|point| scaled(point).1).sum();
     let mut best = (f64::INFINITY, 0);
-    for (at, &(x0, _)) in points.iter().enumerate().take(points.len() - 2) {
-        // Least squares of y = a + b * max(0, x - x0).
-        let n = points.len() as f64;
-        let (mut su, mut suu, mut sy, mut suy) = (0.0, 0.0, 0.0, 0.0);
-        for &(x, y) in points {
-            let u = (x - x0).max(0.0);
-            su += u;
-            suu += u * u;
-            sy += y;
-            suy += u * y;
+    // From the last, so that the sums over what lies behind a breakpoint grow by one point each.
+    for (at, point) in points.iter().enumerate().rev() {
+        let (x0, y0) = scaled(point);
+        if at < points.len() - 2 {
+            // Least squares of y = a + b * max(0, x - x0).
+            let su = sx - count * x0;
+            let suu = sxx - 2.0 * x0 * sx + count * x0 * x0;
+            let suy = sxy - x0 * sy;
+            let determinant = n * suu - su * su;
+            if determinant > 0.0 {
+                let b = (n * suy - su * sum) / determinant;
+                let a = (sum - b * su) / n;
+                let cost = (syy - a * sum - b * suy).max(0.0);
+                // Of two that are told apart by rounding only the earlier.
+                if cost <= best.0 + 1e-12 * syy {
+                    best = (cost.min(best.0), at);
+                }
+            }
         }
-        let determinant = n * suu - su * su;
-        if determinant <= 0.0 {
-            continue;
-        }
-        let b = (n * suy - su * sy) / determinant;
-        let a = (sy - b * su) / n;
-        let cost: f64 = points.iter().map(|&(x, y)| (y - a - b * (x - x0).max(0.0)).powi(2)).sum();
-        if cost < best.0 {
-            best = (cost, at);
-        }
+        count += 1.0;
+        sx += x0;
+        sxx += x0 * x0;
+        sy += y0;
+        sxy += x0 * y0;
     }
     best.1
 }
@@ -168,6 +220,14 @@ mod tests {
     }
 
     #[test]
+    fn more_points_than_fit_the_stack_are_judged_alike() {
+        let points: Vec<(f64, f64)> =
+            (0..100).map(|i| (f64::from(i), 3.0 * f64::from(i))).collect();
+        assert_eq!(theil_sen(&points), Some(Line { slope: 3.0, intercept: 0.0 }));
+        assert!(is_slower(&points, 3.1) && !is_slower(&points, 2.9));
+    }
+
+    #[test]
     fn mann_kendall_agrees_with_published_values() {
         // n = 10 without ties, S = 45: z = 44 / sqrt(125) = 3.9354, p = 4.2e-5.
         let rising: Vec<f64> = (0..10).map(f64::from).collect();
@@ -187,7 +247,37 @@ mod tests {
         assert_eq!(rise_begins(&from_start), 0);
     }
 
+    /// As the definition has it.
+    fn rise_begins_naively(points: &[(f64, f64)]) -> Vec<f64> {
+        let cost = |x0: f64| {
+            let u = |x: f64| (x - x0).max(0.0);
+            let n = points.len() as f64;
+            let sum =
+                |f: &dyn Fn(f64, f64) -> f64| points.iter().map(|&(x, y)| f(x, y)).sum::<f64>();
+            let (su, suu) = (sum(&|x, _| u(x)), sum(&|x, _| u(x) * u(x)));
+            let (sy, suy) = (sum(&|_, y| y), sum(&|x, y| u(x) * y));
+            let b = (n * suy - su * sy) / (n * suu - su * su);
+            let a = (sy - b * su) / n;
+            sum(&|x, y| (y - a - b * u(x)).powi(2))
+        };
+        points[..points.len() - 2].iter().map(|&(x0, _)| cost(x0)).collect()
+    }
+
     proptest! {
+        #[test]
+        fn the_rise_begins_where_the_naive_definition_has_it(values in prop::collection::vec(-1000i32..1000, 4..60)) {
+            // As late as a process of months, in milliseconds.
+            let points: Vec<(f64, f64)> = values
+                .iter()
+                .enumerate()
+                .map(|(i, y)| (1e10 + 6e4 * i as f64, 1e8 + f64::from(*y) * 1e4))
+                .collect();
+            let near: Vec<(f64, f64)> = points.iter().map(|(x, y)| ((x - 1e10) / 6e4, (y - 1e8) / 1e4)).collect();
+            let costs = rise_begins_naively(&near);
+            let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+            prop_assert!(costs[rise_begins(&points)] <= least * (1.0 + 1e-6) + 1e-6);
+        }
+
         #[test]
         fn median_equals_the_sorted_middle(mut values in prop::collection::vec(-1e6f64..1e6, 1..60)) {
             let got = median(&mut values.clone()).unwrap();
@@ -195,6 +285,32 @@ mod tests {
             let n = values.len();
             let naive = if n % 2 == 1 { values[n / 2] } else { (values[n / 2 - 1] + values[n / 2]) / 2.0 };
             prop_assert_eq!(got, naive);
+        }
+
+        #[test]
+        fn slower_is_said_of_what_the_median_slope_is_below(
+            steps in prop::collection::vec((0u32..3, -50i32..50), 2..30), least in -20i32..20
+        ) {
+            let mut x = 0;
+            let points: Vec<(f64, f64)> = steps
+                .iter()
+                .map(|(step, y)| {
+                    x += step;
+                    (f64::from(x), f64::from(*y))
+                })
+                .collect();
+            // A median between two pairs of which one is below and one is not remains for the median to say.
+            let least = f64::from(least) + 0.013;
+            match theil_sen(&points) {
+                Some(line) if is_slower(&points, least) => prop_assert!(line.slope < least),
+                Some(line) => {
+                    let pairs = points.iter().enumerate().flat_map(|(i, a)| points[i + 1..].iter().map(move |b| (a, b)));
+                    let slopes = pairs.filter(|(a, b)| a.0 != b.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
+                    let (below, others): (Vec<f64>, Vec<f64>) = slopes.partition(|slope| *slope < least);
+                    prop_assert!(line.slope >= least || below.len() == others.len());
+                }
+                None => prop_assert!(!is_slower(&points, least)),
+            }
         }
 
         #[test]
@@ -208,7 +324,7 @@ mod tests {
         #[test]
         fn nothing_panics_on_any_number(values in prop::collection::vec(any::<f64>(), 0..30)) {
             let points: Vec<(f64, f64)> = values.iter().map(|v| (*v, *v)).collect();
-            let _ = (theil_sen(&points), mann_kendall_rising(&values), rise_begins(&points), mad(&values));
+            let _ = (theil_sen(&points), is_slower(&points, 1.0), mann_kendall_rising(&values), rise_begins(&points), mad(&values));
         }
     }
 }

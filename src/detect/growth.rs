@@ -6,7 +6,7 @@ use super::{Rule, Statistic};
 use crate::config::HOUR_MS;
 use crate::metric::SeriesId;
 use crate::sample::Millis;
-use crate::series::{Point, Series};
+use crate::series::Series;
 use crate::stats;
 
 /// Windows judged beside the configured one, milliseconds. Each is half as long again as the one before, so
@@ -24,11 +24,6 @@ pub const MIN_READINGS: u64 = 6;
 
 /// Cells a window is reduced to. Bounds the quadratic slope estimate at 276 pairs.
 const CELLS: usize = 24;
-
-/// Judgements of the series of one owner, the process or an isolate, in one step: what else is due waits for the
-/// next. Some fifteen a second are due in a full isolate; all at once only where its history begins. Lower,
-/// and a guard that ticks every ten seconds does not get round; higher, and a step may take a millisecond.
-pub const JUDGEMENTS_PER_STEP: u32 = 256;
 
 /// A window that holds too few readings is looked at again after this part of it. Below a cell's length, so that
 /// it delays no finding by as much.
@@ -131,83 +126,144 @@ pub fn judge(
     window_ms: u64,
     now: Millis,
 ) -> Judgement {
-    let from = Millis(now.0.saturating_sub(window_ms));
-    let points = series.window(from, now, CELLS);
-    let readings: u64 = points.iter().map(|point| point.count).sum();
-    let span = match (points.first(), points.last()) {
-        (Some(first), Some(last)) => last.at.0 - first.at.0,
-        _ => 0,
-    };
-    if (points.len() as u64) < MIN_READINGS || (span as f64) < COVERAGE * window_ms as f64 {
-        return Judgement::TooFew { readings };
+    match Window::of(rule, series, window_ms, now) {
+        Ok(window) => window.judge(rule, load),
+        Err(readings) => Judgement::TooFew { readings },
     }
-    let value = |point: &Point| match rule.statistic {
-        Statistic::Mean => point.mean,
-        Statistic::Min => point.min,
-    };
-    let line: Vec<(f64, f64)> =
-        points.iter().map(|point| (hours(from, point.at), value(point))).collect();
-    let values: Vec<f64> = line.iter().map(|(_, y)| *y).collect();
-    let (Some(whole), Some(later)) =
-        (stats::theil_sen(&line), stats::theil_sen(&line[line.len() / 2..]))
-    else {
-        return Judgement::TooFew { readings };
-    };
-    let width = window_ms as f64 / HOUR_MS;
-    let threshold = rule.threshold(window_ms);
-    let evidence = Evidence {
-        series: rule.series,
-        window_ms,
-        slope_per_hour: whole.slope,
-        later_slope_per_hour: later.slope,
-        threshold_per_hour: threshold,
-        amount: threshold * width,
-        p_value: stats::mann_kendall_rising(&values),
-        readings,
-        first: whole.at(0.0),
-        last: whole.at(width),
-        load_factor: load.map_or(1.0, |load| load_factor(load, from, now)),
-        agreed: 0,
-        at: now,
-    };
-    // In the order in which they are cheap to explain.
-    let quiet = if evidence.slope_per_hour < threshold
-        || evidence.slope_per_hour * width < rule.least
-    {
-        Some(Condition::Slow)
-    } else if evidence.p_value >= SIGNIFICANCE {
-        Some(Condition::Noise)
-    } else if later.slope < (PLATEAU_OF_THRESHOLD * threshold).max(PLATEAU_OF_SLOPE * whole.slope) {
-        Some(Condition::LevellingOff)
-    } else if evidence.slope_per_hour * width
-        < rule.traffic * (evidence.load_factor - 1.0) * evidence.first.max(0.0)
-    {
-        Some(Condition::WithTraffic)
-    } else if rule.doubling && !doubled(&values) {
-        Some(Condition::NotDoubled)
-    } else {
-        None
-    };
-    match quiet {
-        Some(why) => Judgement::Quiet(why, evidence),
-        None => Judgement::Growing(evidence),
+}
+
+/// A window reduced to what is judged of it. On the stack: nothing of a judgement is allocated.
+struct Window {
+    from: Millis,
+    now: Millis,
+    width_ms: u64,
+    readings: u64,
+    points: usize,
+    /// Hours since the window's start, and values.
+    line: [(f64, f64); CELLS],
+    values: [f64; CELLS],
+}
+
+impl Window {
+    /// The window, or how many readings there are if they are too few or span too little of it.
+    fn of(rule: &Rule, series: &Series, width_ms: u64, now: Millis) -> Result<Window, u64> {
+        let from = Millis(now.0.saturating_sub(width_ms));
+        let mut window = Window {
+            from,
+            now,
+            width_ms,
+            readings: 0,
+            points: 0,
+            line: [(0.0, 0.0); CELLS],
+            values: [0.0; CELLS],
+        };
+        let mut begins = None;
+        let mut ends = from;
+        series.each_point(from, now, CELLS, |point| {
+            let value = match rule.statistic {
+                Statistic::Mean => point.mean,
+                Statistic::Min => point.min,
+            };
+            let i = window.points;
+            if let (Some(place), Some(y)) = (window.line.get_mut(i), window.values.get_mut(i)) {
+                *place = (hours(from, point.at), value);
+                *y = value;
+                window.points += 1;
+                window.readings += point.count;
+                begins.get_or_insert(point.at);
+                ends = point.at;
+            }
+        });
+        let span = ends.0.saturating_sub(begins.unwrap_or(ends).0);
+        if (window.points as u64) < MIN_READINGS || (span as f64) < COVERAGE * width_ms as f64 {
+            return Err(window.readings);
+        }
+        Ok(window)
+    }
+
+    fn line(&self) -> &[(f64, f64)] {
+        &self.line[..self.points]
+    }
+
+    fn width_hours(&self) -> f64 {
+        self.width_ms as f64 / HOUR_MS
+    }
+
+    /// Slope per hour below which nothing else is asked.
+    fn least_slope(&self, rule: &Rule) -> f64 {
+        rule.threshold(self.width_ms).max(rule.least / self.width_hours())
+    }
+
+    /// Whether [`Window::judge`] would say [`Condition::Slow`]; a tenth of its work, and no numbers.
+    fn is_slow(&self, rule: &Rule) -> bool {
+        stats::is_slower(self.line(), self.least_slope(rule))
+    }
+
+    fn judge(&self, rule: &Rule, load: Option<&Series>) -> Judgement {
+        let (line, values) = (self.line(), &self.values[..self.points]);
+        let (Some(whole), Some(later)) =
+            (stats::theil_sen(line), stats::theil_sen(&line[line.len() / 2..]))
+        else {
+            return Judgement::TooFew { readings: self.readings };
+        };
+        let width = self.width_hours();
+        let threshold = rule.threshold(self.width_ms);
+        let evidence = Evidence {
+            series: rule.series,
+            window_ms: self.width_ms,
+            slope_per_hour: whole.slope,
+            later_slope_per_hour: later.slope,
+            threshold_per_hour: threshold,
+            amount: threshold * width,
+            p_value: stats::mann_kendall_rising(values),
+            readings: self.readings,
+            first: whole.at(0.0),
+            last: whole.at(width),
+            load_factor: load.map_or(1.0, |load| load_factor(load, self.from, self.now)),
+            agreed: 0,
+            at: self.now,
+        };
+        // In the order in which they are cheap to explain.
+        let quiet = if evidence.slope_per_hour < self.least_slope(rule) {
+            Some(Condition::Slow)
+        } else if evidence.p_value >= SIGNIFICANCE {
+            Some(Condition::Noise)
+        } else if later.slope
+            < (PLATEAU_OF_THRESHOLD * threshold).max(PLATEAU_OF_SLOPE * whole.slope)
+        {
+            Some(Condition::LevellingOff)
+        } else if evidence.slope_per_hour * width
+            < rule.traffic * (evidence.load_factor - 1.0) * evidence.first.max(0.0)
+        {
+            Some(Condition::WithTraffic)
+        } else if rule.doubling && !doubled(values) {
+            Some(Condition::NotDoubled)
+        } else {
+            None
+        };
+        match quiet {
+            Some(why) => Judgement::Quiet(why, evidence),
+            None => Judgement::Growing(evidence),
+        }
     }
 }
 
 /// By which factor the load rose from the window's start to its end, along its own line; 1 if it did not
 /// rise significantly, or is not known well enough.
 fn load_factor(load: &Series, from: Millis, now: Millis) -> f64 {
-    let points = load.window(from, now, CELLS);
-    if (points.len() as u64) < MIN_READINGS {
+    let (mut line, mut values, mut filled) = ([(0.0, 0.0); CELLS], [0.0; CELLS], 0);
+    load.each_point(from, now, CELLS, |point| {
+        if let (Some(place), Some(value)) = (line.get_mut(filled), values.get_mut(filled)) {
+            *place = (hours(from, point.at), point.mean);
+            *value = point.mean;
+            filled += 1;
+        }
+    });
+    let (line, values) = (&line[..filled], &values[..filled]);
+    if (filled as u64) < MIN_READINGS || stats::mann_kendall_rising(values) >= SIGNIFICANCE {
         return 1.0;
     }
-    let values: Vec<f64> = points.iter().map(|point| point.mean).collect();
-    if stats::mann_kendall_rising(&values) >= SIGNIFICANCE {
-        return 1.0;
-    }
-    let line: Vec<(f64, f64)> =
-        points.iter().map(|point| (hours(from, point.at), point.mean)).collect();
-    let Some(line) = stats::theil_sen(&line) else { return 1.0 };
+    let Some(line) = stats::theil_sen(line) else { return 1.0 };
     let first = line.at(0.0).max(LEAST_LOAD);
     (line.at(hours(from, now)) / first).max(1.0)
 }
@@ -225,15 +281,20 @@ fn hours(from: Millis, at: Millis) -> f64 {
     at.0.saturating_sub(from.0) as f64 / HOUR_MS
 }
 
-/// One rung's memory between evaluations.
+/// No time, no rung was ever looked at.
+const NEVER: Millis = Millis(u64::MAX);
+
+/// One rung's memory between evaluations. 40 bytes: an isolate has fifteen hundred.
 #[derive(Clone, Debug)]
 struct Rung {
     window_ms: u64,
-    /// When it was last evaluated with enough readings, and how many values the series had then.
-    evaluated: Option<(Millis, u64)>,
-    /// When it was last looked at, with enough readings or without.
-    looked: Option<Millis>,
-    agreed: u32,
+    /// When it was last evaluated with enough readings, or [`NEVER`].
+    evaluated: Millis,
+    /// When it was last looked at, with enough readings or without, or [`NEVER`].
+    looked: Millis,
+    /// The lower half of how many values the series had when it was last evaluated.
+    count: u32,
+    agreed: u16,
     /// Whether the last evaluation saw growth.
     growing: bool,
     /// Its evidence if the series rises, be it by less than double: too little to accuse, enough to explain.
@@ -241,11 +302,23 @@ struct Rung {
     rising: Option<Box<Evidence>>,
 }
 
+impl Rung {
+    /// Whether it is to be judged: its whole window lies after `since`, and there is half a window of new readings.
+    fn is_due(&self, now: Millis, since: Millis, count: u64) -> bool {
+        let passed = |at: Millis, ms: u64| at == NEVER || now.0 >= at.0.saturating_add(ms);
+        let fresh = u64::from((count as u32).wrapping_sub(self.count));
+        now.0 >= since.0.saturating_add(self.window_ms)
+            && passed(self.evaluated, self.window_ms / 2)
+            && (self.evaluated == NEVER || fresh >= MIN_READINGS / 2)
+            && passed(self.looked, self.window_ms / AGAIN)
+    }
+}
+
 /// Judges one series on every rung of its ladder.
 #[derive(Clone, Debug)]
 pub struct GrowthDetector {
     rule: Rule,
-    rungs: Vec<Rung>,
+    rungs: Box<[Rung]>,
 }
 
 impl GrowthDetector {
@@ -255,8 +328,9 @@ impl GrowthDetector {
             .into_iter()
             .map(|window_ms| Rung {
                 window_ms,
-                evaluated: None,
-                looked: None,
+                evaluated: NEVER,
+                looked: NEVER,
+                count: 0,
                 agreed: 0,
                 growing: false,
                 rising: None,
@@ -268,6 +342,11 @@ impl GrowthDetector {
     /// The rule it judges by.
     pub fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    /// Bytes it occupies beside itself while nothing rises.
+    pub fn held_bytes(&self) -> usize {
+        size_of_val(&*self.rungs)
     }
 
     /// Evaluates the rungs that are due: whole window after `since` (the end of the warm-up, or of what
@@ -284,37 +363,41 @@ impl GrowthDetector {
     ) -> Option<Evidence> {
         let mut confirmed: Option<Evidence> = None;
         for rung in &mut self.rungs {
-            let whole = now.0 >= since.0 + rung.window_ms;
-            let fresh = rung.evaluated.is_none_or(|(at, count)| {
-                now.0 >= at.0 + rung.window_ms / 2 && series.count() >= count + MIN_READINGS / 2
-            });
-            let again = rung.looked.is_none_or(|at| now.0 >= at.0 + rung.window_ms / AGAIN);
-            if !whole || !fresh || !again {
+            if !rung.is_due(now, since, series.count()) {
                 continue;
             }
             if *budget == 0 {
                 break;
             }
             *budget -= 1;
-            rung.looked = Some(now);
-            match judge(&self.rule, series, load, rung.window_ms, now) {
-                Judgement::TooFew { .. } => continue,
-                Judgement::Quiet(condition, evidence) => {
-                    rung.agreed = 0;
-                    rung.growing = false;
-                    rung.rising = (condition == Condition::NotDoubled).then(|| Box::new(evidence));
-                }
-                Judgement::Growing(mut evidence) => {
-                    rung.agreed += 1;
-                    evidence.agreed = rung.agreed;
-                    if rung.agreed >= self.rule.confirm && confirmed.is_none() {
+            rung.looked = now;
+            let Ok(window) = Window::of(&self.rule, series, rung.window_ms, now) else { continue };
+            // Most of what is judged does not rise, and nobody asks for its numbers here.
+            let judgement = (!window.is_slow(&self.rule)).then(|| window.judge(&self.rule, load));
+            match judgement {
+                Some(Judgement::TooFew { .. }) => continue,
+                Some(Judgement::Growing(mut evidence)) => {
+                    rung.agreed = rung.agreed.saturating_add(1);
+                    evidence.agreed = u32::from(rung.agreed);
+                    if evidence.agreed >= self.rule.confirm && confirmed.is_none() {
                         confirmed = Some(evidence.clone());
                     }
                     rung.growing = true;
                     rung.rising = Some(Box::new(evidence));
                 }
+                quiet => {
+                    rung.agreed = 0;
+                    rung.growing = false;
+                    rung.rising = match quiet {
+                        Some(Judgement::Quiet(Condition::NotDoubled, evidence)) => {
+                            Some(Box::new(evidence))
+                        }
+                        _ => None,
+                    };
+                }
             }
-            rung.evaluated = Some((now, series.count()));
+            rung.evaluated = now;
+            rung.count = series.count() as u32;
         }
         confirmed
     }
@@ -324,14 +407,29 @@ impl GrowthDetector {
         self.rungs.iter().rev().filter(|rung| rung.growing).find_map(|rung| rung.rising.as_deref())
     }
 
+    /// The shortest window on which growth as fast as was seen would be fast enough, milliseconds; `None` if none was seen.
+    pub fn suspected_window_ms(&self) -> Option<u64> {
+        let growing = self.rungs.iter().filter(|rung| rung.growing);
+        let slopes = growing.filter_map(|rung| Some(rung.rising.as_deref()?.slope_per_hour));
+        let slope = slopes.max_by(f64::total_cmp)?;
+        let windows = self.rungs.iter().map(|rung| rung.window_ms);
+        windows.into_iter().find(|&window| self.rule.threshold(window) <= slope)
+    }
+
     /// Evidence of the longest rung that rises, doubled or not: what may explain growth of another series.
     pub fn rising(&self) -> Option<&Evidence> {
         self.rungs.iter().rev().find_map(|rung| rung.rising.as_deref())
     }
 
     /// How the series moves, leak or not: over its own window, or the longest rung below that which lies after
-    /// `since` and holds enough readings.
-    pub fn trend(&self, now: Millis, since: Millis, series: &Series) -> Option<Evidence> {
+    /// `since` and holds enough readings. Takes each rung it looks at from `budget`, and ends when there is none left.
+    pub fn trend(
+        &self,
+        now: Millis,
+        since: Millis,
+        series: &Series,
+        budget: &mut u32,
+    ) -> Option<Evidence> {
         let (begun, _) = series.first()?;
         let age = now.0.saturating_sub(begun.0) as f64;
         self.rungs
@@ -340,6 +438,11 @@ impl GrowthDetector {
             .map(|rung| rung.window_ms)
             .filter(|&rung| rung <= self.rule.window_ms && now.0 >= since.0 + rung)
             .filter(|&rung| COVERAGE * rung as f64 <= age)
+            .take_while(|_| {
+                let any = *budget > 0;
+                *budget = budget.saturating_sub(1);
+                any
+            })
             .find_map(|rung| match judge(&self.rule, series, None, rung, now) {
                 Judgement::TooFew { .. } => None,
                 Judgement::Quiet(_, evidence) | Judgement::Growing(evidence) => Some(evidence),
@@ -391,7 +494,7 @@ mod tests {
         let detector = GrowthDetector::new(rule(SeriesId::LiveHeap, &config).unwrap());
         let mut series = Series::long();
         let trend = |series: &Series, minutes: u64| {
-            detector.trend(Millis(minutes * 60_000), Millis(0), series)
+            detector.trend(Millis(minutes * 60_000), Millis(0), series, &mut 99)
         };
         for minute in 0..=12 * 60 {
             series.push(Millis(minute * 60_000), 50.0 * MB + minute as f64 / 60.0 * MB);
@@ -408,7 +511,7 @@ mod tests {
         assert_eq!(late.window_ms, config.window_ms);
         assert!(late.p_value < 0.001);
         let since = Millis(11 * 3_600_000);
-        let fresh = detector.trend(Millis(12 * 3_600_000), since, &series).unwrap();
+        let fresh = detector.trend(Millis(12 * 3_600_000), since, &series, &mut 99).unwrap();
         assert!(fresh.window_ms <= 3_600_000);
         let mut flat = Series::long();
         for minute in 0..=60 {
@@ -536,7 +639,7 @@ mod tests {
             series.push(Millis(second * 1000), second as f64);
         }
         let judged = |detector: &GrowthDetector| {
-            detector.rungs.iter().filter(|rung| rung.evaluated.is_some()).count()
+            detector.rungs.iter().filter(|rung| rung.evaluated != NEVER).count()
         };
         let now = Millis(3_600_000);
         let due = detector.rungs.iter().filter(|rung| rung.window_ms <= now.0).count();
@@ -549,6 +652,26 @@ mod tests {
         let mut budget = 1;
         detector.step(Millis(now.0 + 100), Millis(0), &series, None, &mut budget);
         assert_eq!((budget, judged(&detector)), (1, due));
+    }
+
+    #[test]
+    fn the_window_worth_filling_is_the_shortest_that_the_slope_seen_would_do_for() {
+        let mut detector =
+            GrowthDetector::new(rule(SeriesId::LiveHeap, &Config::default()).unwrap());
+        assert_eq!(detector.suspected_window_ms(), None);
+        let mut series = Series::long();
+        // 100 MB/h, read once a minute: first seen on a window that six such readings fill, though the 6 MB that
+        // are wanted grow in 3.6 minutes.
+        let mut seen = None;
+        for minute in 0..30u64 {
+            let now = Millis(minute * 60_000);
+            series.push(now, 50.0 * MB + minute as f64 * 100.0 / 60.0 * MB);
+            detector.step(now, Millis(0), &series, None, &mut 99);
+            seen = seen.or(detector
+                .suspicion()
+                .map(|one| (one.window_ms, detector.suspected_window_ms())));
+        }
+        assert_eq!(seen, Some((420_000, Some(270_000))));
     }
 
     #[test]

@@ -5,10 +5,7 @@
 mod growth;
 mod native;
 
-pub use growth::{
-    Condition, Evidence, GrowthDetector, JUDGEMENTS_PER_STEP, Judgement, MIN_READINGS, judge,
-    ladder,
-};
+pub use growth::{Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
 pub use native::{Course, NativeKind, NativeVerdict, explain};
 
 use crate::config::{Config, HOUR_MS};
