@@ -32,6 +32,7 @@ export type RefusalReason = leakguard.RefusalReason;
 export type RefusedEvent = leakguard.RefusedEvent;
 export type RouteFinding = leakguard.RouteFinding;
 export type RouteTraffic = leakguard.RouteTraffic;
+export type RoutesEvent = leakguard.RoutesEvent;
 export type RunGrowth = leakguard.RunGrowth;
 export type RunSummary = leakguard.RunSummary;
 export type RunUse = leakguard.RunUse;

@@ -423,6 +423,17 @@ declare namespace leakguard {
     numbers: Record<string, number>;
   }
 
+  /** New readings tell which requests a finding's growth goes with: it came before they could. */
+  interface RoutesEvent {
+    schema: 1;
+    /** The finding's file, which holds the same; null if it could not be written. */
+    path: string | null;
+    finding: string;
+    /** The finding's, with what is new. */
+    sentence: string;
+    routes: RouteFinding;
+  }
+
   /** How a forked snapshot came about. */
   interface ForkReport {
     /** Children that were begun. */
@@ -615,6 +626,7 @@ declare namespace leakguard {
   interface Events {
     finding: [finding: Finding];
     profile: [profile: ProfileEvent];
+    routes: [routes: RoutesEvent];
     snapshotStart: [stop: SnapshotStartEvent];
     snapshot: [snapshot: SnapshotEvent];
     analysis: [analysis: AnalysisEvent];

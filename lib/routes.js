@@ -1,9 +1,10 @@
 'use strict';
 
 /**
- * Counts finished requests by route: Node's own `diagnostics_channel` says when a response has ended, and Express
- * has left the matched route on the request by then. Nothing is patched, no listener is added, no request is
- * kept. It counts and names; what grows with which traffic is judged natively.
+ * Counts finished requests by route: Node's own `diagnostics_channel` says when a response has ended. Express has left
+ * the matched route on the request by then; Fastify tells it on a channel of its own when it calls a route's handler.
+ * Nothing is patched, no listener is added, no request is kept. It counts and names; what grows with which traffic
+ * is judged natively. What comes by neither framework is counted by method alone.
  *
  * A name is a template as the app wrote it, never a URL with values: where the mount of a router has parameters,
  * `req.baseUrl` holds their values, so the mount is looked up once in the app's own tables and named by its pattern,
@@ -14,6 +15,8 @@ const diagnostics = require('node:diagnostics_channel');
 
 const START = 'http.server.request.start';
 const FINISH = 'http.server.response.finish';
+/** Fastify 5 calls the handler of a route that it has matched. */
+const FASTIFY = 'tracing:fastify.request.handler:start';
 
 /** Rows at most, the first two included: `MAX_ROUTES` of src/routes.rs. Later routes are counted as other. */
 const MAX_ROUTES = 64;
@@ -56,6 +59,9 @@ const rows = new Map();
 /** @type {WeakMap<object, Known>} routes come and go with the app's routers */
 const known = new WeakMap();
 
+/** Templates of the requests that Fastify has under way. @type {WeakMap<object, string>} */
+const templates = new WeakMap();
+
 /** Requests that have begun, and those of them that have ended. */
 let started = 0;
 let ended = 0;
@@ -77,9 +83,19 @@ function onFinish(message) {
     const { request } = /** @type {{ request: any }} */ (message);
     const { route } = request;
     if (typeof route === 'object' && route !== null) counts[rowOf(route, request)]++;
-    else counts[rowNamed(`${request.method} (unmatched)`)]++;
+    else counts[rowNamed(`${request.method} ${templates.get(request) ?? '(unmatched)'}`)]++;
   } catch {
     counts[OTHER]++;
+  }
+}
+
+/** @param {unknown} message */
+function onFastify(message) {
+  try {
+    const { request, route } = /** @type {{ request: any, route: any }} */ (message);
+    if (typeof route.url === 'string') templates.set(request.raw, route.url);
+  } catch {
+    // A Fastify of another kind: its requests are counted by method.
   }
 }
 
@@ -310,6 +326,7 @@ function install() {
   installed = true;
   diagnostics.subscribe(START, onStart);
   diagnostics.subscribe(FINISH, onFinish);
+  diagnostics.subscribe(FASTIFY, onFastify);
 }
 
 /** Counts no more. What was counted stays. */
@@ -318,6 +335,7 @@ function uninstall() {
   installed = false;
   diagnostics.unsubscribe(START, onStart);
   diagnostics.unsubscribe(FINISH, onFinish);
+  diagnostics.unsubscribe(FASTIFY, onFastify);
   // Those under way will end unseen.
   started = ended;
 }

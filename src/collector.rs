@@ -34,7 +34,7 @@ use crate::pipeline::{Cause, Draft, Piece, is_memory};
 use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
-use crate::routes::Explanation;
+use crate::routes::{Explanation, is_news};
 use crate::sample::{IsolateId, Millis, ProcessSample};
 use crate::tally::{self, Tally};
 use crate::trigger::Source;
@@ -541,18 +541,25 @@ impl Collector {
         }
     }
 
-    /// New readings tell more about the routes that a finding goes with.
+    /// New readings tell more about the routes that a finding goes with. The finding came without waiting for that, so
+    /// what is new in it is told to everybody who was told of the finding.
     pub fn routes(&mut self, finding: u32, explanation: Explanation, out: &dyn Outbox) {
         let Some(open) = self.find(finding) else { return };
-        let before = open.finding.draft.routes.replace(explanation);
-        let words = open.finding.draft.routes.as_ref().and_then(routes_words);
-        let named = open.finding.draft.routes.as_ref().is_some_and(|of| !of.with.is_empty());
-        let first = before.is_none_or(|of| of.with.is_empty());
-        let id = open.finding.id.clone();
-        self.save(finding, out);
-        if let Some(words) = words.filter(|_| named && first) {
-            out.say(LogLevel::Warn, &format!("{id}: {words}"));
-        }
+        let (id, isolate) = (open.finding.id.clone(), open.finding.draft.isolate);
+        let words = routes_words(&explanation)
+            .filter(|_| is_news(&explanation, open.finding.draft.routes.as_ref()));
+        open.finding.draft.routes = Some(explanation);
+        let Some(payload) = self.save(finding, out) else { return };
+        let Some(words) = words else { return };
+        out.say(LogLevel::Warn, &format!("{id}: {words}"));
+        let news = json!({
+            "schema": SCHEMA,
+            "path": payload["path"],
+            "finding": id,
+            "sentence": payload["sentence"],
+            "routes": payload["routes"],
+        });
+        self.tell(Some(&id), isolate, EventKind::Routes, news, out);
     }
 
     /// A snapshot on demand: budgets apply, the cooldown does not.
@@ -1498,4 +1505,149 @@ fn remember(ring: &mut VecDeque<Value>, value: Value) {
         ring.pop_front();
     }
     ring.push_back(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::detect::Evidence;
+    use crate::routes::{Share, Traffic, Verdict};
+
+    /// Notes what is said and told.
+    #[derive(Default)]
+    struct Notes {
+        lines: RefCell<Vec<String>>,
+        events: RefCell<Vec<(EventKind, Value)>>,
+    }
+
+    impl Outbox for Notes {
+        fn event(&self, _: Option<IsolateId>, kind: EventKind, payload: &Value) {
+            self.events.borrow_mut().push((kind, payload.clone()));
+        }
+        fn say(&self, level: LogLevel, line: &str) {
+            if level <= LogLevel::Warn {
+                self.lines.borrow_mut().push(line.to_owned());
+            }
+        }
+        fn job(&self, _: IsolateId, _: SnapshotJob) -> bool {
+            false
+        }
+        fn order(&self, _: IsolateId, _: ProfileOrder) -> bool {
+            false
+        }
+        fn withdraw(&self, _: IsolateId) -> bool {
+            false
+        }
+        fn record(&self, _: u32, _: What) {}
+        fn new_file(&self, _: &str, _: &str, _: Option<&str>) {}
+    }
+
+    fn draft() -> Draft {
+        let series = SeriesId::LiveHeap;
+        let piece = Piece {
+            source: Source { series, isolate: None, emitter: None },
+            evidence: Evidence {
+                series,
+                window_ms: 32_000,
+                slope_per_hour: 6e7,
+                later_slope_per_hour: 6e7,
+                threshold_per_hour: 6e7,
+                amount: 5e5,
+                p_value: 0.001,
+                readings: 9,
+                first: 1e7,
+                last: 2e7,
+                load_factor: 1.0,
+                agreed: 2,
+                at: Millis(60_000),
+            },
+            confirmed: true,
+            since: Millis(30_000),
+            from_start: false,
+            points: vec![],
+            native: None,
+        };
+        Draft {
+            finding: 1,
+            at: Millis(60_000),
+            isolate: None,
+            cause: Cause::Memory { series },
+            pieces: vec![piece],
+            listeners: vec![],
+            context: vec![],
+            limit: None,
+            routes: None,
+            near: None,
+        }
+    }
+
+    fn explanation(verdict: Verdict, routes: &[&str]) -> Explanation {
+        let share = |route: &&str| Share {
+            traffic: Traffic { route: (*route).to_owned(), requests: 300.0, per_second: 5.0 },
+            bytes_per_request: 14_336.0,
+            share: 0.5,
+            r: 0.97,
+            certainty: 0.99,
+        };
+        Explanation {
+            series: SeriesId::LiveHeap,
+            readings: 14,
+            over_ms: 60_000,
+            requests: 3600.0,
+            per_second: 60.0,
+            bytes_per_request: Some(400.0),
+            verdict,
+            with: routes.iter().map(share).collect(),
+            traffic: vec![],
+        }
+    }
+
+    #[test]
+    fn a_route_that_becomes_certain_after_the_finding_is_written_said_and_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config {
+            dir: directory.path().join("evidence"),
+            snapshot: SnapshotMode::Off,
+            profile: false,
+            ..Config::default()
+        };
+        let notes = Notes::default();
+        let analyst = Analyst::new(Err("not here".into()), &[]);
+        let mut collector =
+            Collector::open(Clock::start(), Identity::default(), config, analyst, &notes);
+        collector.open_finding(Millis(60_000), draft(), &Surroundings::default(), &notes);
+        let said = |verdict, routes: &[&str], collector: &mut Collector| {
+            notes.lines.borrow_mut().clear();
+            notes.events.borrow_mut().clear();
+            collector.routes(1, explanation(verdict, routes), &notes);
+            let told: Vec<Value> = notes.events.borrow().iter().map(|(_, of)| of.clone()).collect();
+            assert!(notes.events.borrow().iter().all(|(kind, _)| *kind == EventKind::Routes));
+            assert_eq!(notes.lines.borrow().len(), told.len());
+            let file = told.first().and_then(|of| of["path"].as_str().map(str::to_owned));
+            if let Some(file) = file {
+                let written: Value =
+                    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+                assert_eq!(written["id"], told[0]["finding"]);
+                assert_eq!(written["sentence"], told[0]["sentence"]);
+                assert_eq!(written["routes"], told[0]["routes"]);
+            }
+            (notes.lines.borrow().join("\n"), told)
+        };
+        let (_, told) = said(Verdict::Undecided, &[], &mut collector);
+        assert!(told.is_empty(), "{told:?}");
+        let (line, told) = said(Verdict::Routes, &["GET /a"], &mut collector);
+        assert!(line.contains("it goes with GET /a"), "{line}");
+        assert_eq!(told[0]["routes"]["with"][0]["route"], "GET /a");
+        assert!(told[0]["path"].is_string() && told[0]["finding"].is_string());
+        // A second route beside it is in the file; the first stays what it was.
+        let (_, told) = said(Verdict::Routes, &["GET /a", "GET /b"], &mut collector);
+        assert!(told.is_empty(), "{told:?}");
+        let (line, told) = said(Verdict::Routes, &["GET /b"], &mut collector);
+        assert!(line.contains("it goes with GET /b"), "{line}");
+        assert_eq!(told.len(), 1);
+        let (line, _) = said(Verdict::Traffic, &[], &mut collector);
+        assert!(line.contains("all requests alike"), "{line}");
+    }
 }

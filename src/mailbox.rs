@@ -61,6 +61,8 @@ pub enum EventKind {
     Answer,
     /// An allocation profile was written, and a finding may know its line now.
     Profile,
+    /// New readings tell which route's requests a finding's growth goes with.
+    Routes,
     /// A snapshot was analysed.
     Analysis,
 }
@@ -77,6 +79,7 @@ impl EventKind {
             EventKind::Warning => "warning",
             EventKind::Answer => "answer",
             EventKind::Profile => "profile",
+            EventKind::Routes => "routes",
             EventKind::Analysis => "analysis",
         }
     }

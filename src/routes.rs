@@ -170,8 +170,8 @@ pub struct Explanation {
     pub traffic: Vec<Traffic>,
 }
 
-/// Whether an answer is worth writing beside the one before: it names routes, or others than before. One that
-/// names nothing never takes the place of one that does.
+/// Whether an answer is worth writing beside the one before: it names routes, or others than before. One that is
+/// undecided never takes the place of one that is not.
 pub fn says_more(answer: &Explanation, before: &Explanation) -> bool {
     let named =
         |of: &Explanation| of.with.iter().map(|of| of.traffic.route.clone()).collect::<Vec<_>>();
@@ -179,6 +179,16 @@ pub fn says_more(answer: &Explanation, before: &Explanation) -> bool {
         Verdict::Undecided => false,
         verdict => verdict != before.verdict || named(answer) != named(before),
     }
+}
+
+/// Whether whoever was told the answer before must be told this one: it is decided, and so otherwise or for another
+/// route. That a lesser route has joined or left the first one is worth writing, but no news.
+pub fn is_news(answer: &Explanation, before: Option<&Explanation>) -> bool {
+    let first = |of: &Explanation| of.with.first().map(|of| of.traffic.route.clone());
+    answer.verdict != Verdict::Undecided
+        && before.is_none_or(|before| {
+            before.verdict != answer.verdict || first(before) != first(answer)
+        })
 }
 
 /// The traffic of an isolate as `status()` shows it.
