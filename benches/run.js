@@ -25,6 +25,7 @@ const MEASUREMENTS = [
   require('./require.js'),
   require('./native.js'),
   require('./metrics.js'),
+  require('./page.js'),
   require('./listeners.js'),
   require('./rust.js'),
   require('./heap/run.js'),

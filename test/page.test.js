@@ -108,6 +108,8 @@ test('without the token, and with a wrong one in whatever form, the answer and t
     ['a wrong token', { authorization: `Bearer ${TOKEN.slice(0, -1)}!` }],
     ['the beginning of the token', { authorization: `Bearer ${TOKEN.slice(0, -1)}` }],
     ['the token and more', { authorization: `Bearer ${TOKEN}x` }],
+    ['nothing of the token, as long', { authorization: `Bearer ${'x'.repeat(TOKEN.length)}` }],
+    ['a token much longer', { authorization: `Bearer ${TOKEN.repeat(100)}` }],
     ['another scheme', { authorization: `Basic ${TOKEN}` }],
     ['the token as the cookie', { cookie: `leakguard=${TOKEN}` }],
     ['a cookie of nothing', { cookie: 'leakguard=' }],
@@ -132,18 +134,22 @@ test('without the token, and with a wrong one in whatever form, the answer and t
     Object.assign(calls, { timingSafeEqual: 0, createHash: 0, createHmac: 0 });
     return { answer: await request(), calls: { ...calls } };
   };
-  for (const where of ['/', '/?format=json']) {
-    const first = await work(() => get(port, where));
+  const asked = ['/', '/?format=json'].flatMap((where) =>
+    ['GET', 'HEAD', 'POST'].map((method) => ({ where, method })),
+  );
+  for (const { where, method } of asked) {
+    const first = await work(() => get(port, where, {}, method));
     assert.equal(first.answer.status, 401);
+    assert.equal(first.answer.body === '', method === 'HEAD');
     assert.equal(first.answer.headers['www-authenticate'], 'Bearer realm="leakguard"');
     assert.ok(first.calls.timingSafeEqual > 0 && first.calls.createHmac > 0);
     for (const [what, headers] of attempts) {
-      assert.deepEqual(await work(() => get(port, where, headers)), first, what);
+      assert.deepEqual(await work(() => get(port, where, headers, method)), first, what);
     }
     // Not in the address either, under any name.
     for (const key of ['token', 'leakguard', 'access_token', 'authorization']) {
       const query = `${where.includes('?') ? '&' : '?'}${key}=${encodeURIComponent(TOKEN)}`;
-      assert.deepEqual(await work(() => get(port, where + query)), first, key);
+      assert.deepEqual(await work(() => get(port, where + query, {}, method)), first, key);
     }
     const right = await work(() => get(port, `${where}`, BEARER, 'POST'));
     assert.equal(right.answer.status, 204);
