@@ -1,9 +1,10 @@
 'use strict';
 
 /**
- * `npm run scoreboard -- --routes`: ten runs of an Express app of twelve routes, one of which leaks, under seeded
- * traffic whose shares come and go; another route and another seed each time. Writes docs/ROUTES.md and its rows as
- * routes.json beside it. It judges nothing: a run that names the wrong route is a row like the others.
+ * `npm run scoreboard -- --routes`: runs of an Express app of twelve routes, one of which leaks, under seeded traffic
+ * whose shares come and go; another route and another seed each time. Writes docs/ROUTES.md and its rows as routes.json
+ * beside it, and keeps apart the seeds that the rule was chosen on and those it had never seen. It judges nothing: a run
+ * that names the wrong route is a row like the others.
  */
 
 const fs = require('node:fs');
@@ -11,12 +12,15 @@ const path = require('node:path');
 const many = require('../test/apps/many-routes.js');
 const { runLoad } = require('../test/apps/load.js');
 const { FAST_SETTINGS, startApp } = require('../test/harness.js');
+const { nodeBinary, versionOf } = require('../test/matrix/nodes.js');
 
 const ROOT = path.join(__dirname, '..');
 const REPORT = path.join(ROOT, 'docs', 'ROUTES.md');
 const ROWS = path.join(ROOT, 'docs', 'routes.json');
 
-const RUNS = 10;
+/** Seeds up to this one were looked at while the rule was chosen: only later ones say what it is worth. */
+const LAST_CHOSEN_ON = 10;
+const LAST_SEED = 20;
 const RPS = 60;
 /** A finding that is not there by then is missing. */
 const FINDING_MS = 150_000;
@@ -25,7 +29,7 @@ const LEARNING_MS = 4 * 32_000 + 5_000;
 
 /**
  * @typedef {object} Named what a finding says of routes
- * @property {number} seconds since the app listened
+ * @property {number} seconds since the app listened, when it was first seen to say so
  * @property {string} verdict
  * @property {string | null} first
  * @property {number | null} r
@@ -34,6 +38,8 @@ const LEARNING_MS = 4 * 32_000 + 5_000;
  * @property {number} readings
  *
  * @typedef {object} Row
+ * @property {string} node version
+ * @property {string} date
  * @property {number} seed
  * @property {string} express
  * @property {string} route the one that leaks
@@ -41,45 +47,65 @@ const LEARNING_MS = 4 * 32_000 + 5_000;
  * @property {number} requests of that route
  * @property {Named | null} opened what the finding said when it came
  * @property {Named | null} learnt what it said in the end
+ * @property {number | null} [named] seconds since the app listened until it first named a route
  * @property {string} sentence
  */
 
 /**
- * @param {{ jobs: number, render: boolean }} options
+ * @typedef {object} Options
+ * @property {number} jobs at a time
+ * @property {number} node major version
+ * @property {string} [seeds] such as `11-20` or `7`; default all
+ * @property {boolean} merge keep the rows of other seeds
+ * @property {boolean} render run nothing
+ *
+ * @param {Options} options
  */
-async function run({ jobs, render }) {
-  /** @type {{ node: string, date: string, rows: Row[] }} */
-  let board;
-  if (render) board = JSON.parse(fs.readFileSync(ROWS, 'utf8'));
-  else {
-    board = { node: process.version, date: new Date().toISOString(), rows: [] };
-    let next = 1;
+async function run({ jobs, node, seeds = `1-${LAST_SEED}`, merge, render }) {
+  /** @type {Row[]} */
+  let rows = merge || render ? JSON.parse(fs.readFileSync(ROWS, 'utf8')).rows : [];
+  if (!render) {
+    const binary = nodeBinary(node);
+    const waiting = seedsOf(seeds).values();
     const worker = async () => {
-      while (next <= RUNS) {
-        const row = await once(next++);
-        board.rows.push(row);
+      for (const seed of waiting) {
+        const row = await once(seed, binary);
+        rows = rows.filter((one) => one.seed !== seed).concat(row);
         process.stdout.write(
           `seed ${row.seed}: ${row.route} leaks; ${say(row.opened)}, in the end ${say(row.learnt)}\n`,
         );
       }
     };
     await Promise.all(Array.from({ length: jobs }, worker));
-    board.rows.sort((a, b) => a.seed - b.seed);
-    fs.writeFileSync(ROWS, `${JSON.stringify(board, null, 2)}\n`);
+    rows.sort((a, b) => a.seed - b.seed);
+    fs.writeFileSync(ROWS, `${JSON.stringify({ rows }, null, 2)}\n`);
   }
-  fs.writeFileSync(REPORT, written(board));
+  fs.writeFileSync(REPORT, written(rows));
   process.stdout.write(`written: ${path.relative(process.cwd(), REPORT)}\n`);
 }
 
 /**
+ * @param {string} text such as `11-20` or `7`
+ * @returns {number[]}
+ */
+function seedsOf(text) {
+  const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(text) ?? [];
+  const count = Number(last) - Number(first) + 1;
+  if (!(count > 0)) throw new Error(`--seeds: expected seeds like 11-20, got "${text}"`);
+  return Array.from({ length: count }, (_, at) => Number(first) + at);
+}
+
+/**
  * @param {number} seed
+ * @param {string} node binary
  * @returns {Promise<Row>}
  */
-async function once(seed) {
+async function once(seed, node) {
   const leaking = (seed * 5) % many.ROUTES.length;
   const express = seed % 2 === 0 ? 'express4' : 'express';
   const load = many.load(leaking, RPS);
   const app = await startApp(require.resolve('../test/apps/many-routes.js'), {
+    node,
     env: {
       EXPRESS: express,
       LEAK_ROUTE: String(leaking),
@@ -95,13 +121,17 @@ async function once(seed) {
   let opened = null;
   /** @type {Named | null} */
   let learnt = null;
+  /** @type {number | null} */
+  let first = null;
   let sentence = '';
   const look = () => {
     const [finding] = /** @type {any[]} */ (app.findings());
     if (finding === undefined) return undefined;
+    if (finding.sentence === sentence) return finding;
     sentence = finding.sentence;
     learnt = named(finding.routes, (performance.now() - began) / 1000);
     opened ??= learnt;
+    first ??= learnt?.first ? learnt.seconds : null;
     return finding;
   };
   try {
@@ -117,6 +147,8 @@ async function once(seed) {
   await app.stop();
   const { path: asked, name } = many.ROUTES[leaking];
   return {
+    node: versionOf(node),
+    date: new Date().toISOString(),
     seed,
     express,
     route: name,
@@ -124,6 +156,7 @@ async function once(seed) {
     requests: routes[asked],
     opened,
     learnt,
+    named: first,
     sentence,
   };
 }
@@ -153,17 +186,53 @@ function say(of) {
   return of.first === null ? of.verdict : `${of.first} (${of.verdict}, r ${of.r})`;
 }
 
-/** @param {{ node: string, date: string, rows: Row[] }} board */
-function written({ node, date, rows }) {
+/** @param {Row[]} rows */
+function written(rows) {
+  const fresh = rows.filter((row) => row.seed > LAST_CHOSEN_ON);
+  const known = rows.filter((row) => row.seed <= LAST_CHOSEN_ON);
+  return `# Which route leaks
+
+Made by \`npm run scoreboard -- --routes\`; the rows are in [routes.json](routes.json).
+
+An Express app of twelve routes over nested routers, a mounted app and mounts with parameters (test/apps/many-routes.js).
+One route keeps what it computed, 4 MB/min in all; ${RPS} requests a second, every route's share of which comes and goes
+by itself (an autoregression of the logarithm, deviation 1, a step every 6 s). Another seed, another leaking route and
+the other Express each run. Settings: ${Object.entries(FAST_SETTINGS)
+    .filter(([name]) => name !== 'LEAKGUARD_SNAPSHOT')
+    .map(([name, value]) => `\`${name}=${value}\``)
+    .join(' ')}.
+A finding comes as soon as growth is certain and does not wait for its route; for four windows it then learns from new
+readings, and when they name a route its file, a line on stderr and a \`routes\` event say so. Bytes reported are of the live
+heap and hold the slots and promises that come with what the route was told to keep.
+
+${section('Fresh seeds', 'No run with one of these was looked at before the rule was as it is.', fresh)}
+
+${section('Seeds the rule was chosen on', 'What these say of the rule is too good by what was learnt from them.', known)}
+`;
+}
+
+/**
+ * @param {string} title
+ * @param {string} what
+ * @param {Row[]} rows
+ */
+function section(title, what, rows) {
+  if (rows.length === 0) return `## ${title}\n\nNone were run.`;
   const right = (/** @type {'opened' | 'learnt'} */ when) =>
     rows.filter((row) => row[when]?.first === row.route).length;
-  const wrong = rows.filter((row) => row.learnt?.first && row.learnt.first !== row.route).length;
+  const others = (/** @type {'opened' | 'learnt'} */ when) =>
+    rows.filter((row) => row[when]?.first && row[when]?.first !== row.route).length;
+  const of = (/** @type {'opened' | 'learnt'} */ when) =>
+    `${right(when)} of ${rows.length}${others(when) > 0 ? ` (another one in ${others(when)})` : ''}`;
+  const nodes = [...new Set(rows.map((row) => row.node.slice(1)))].join(', ');
+  const dates = [...new Set(rows.map((row) => row.date.slice(0, 10)))].join(', ');
   const cells = rows.map((row) => [
     row.seed,
     row.express === 'express' ? '5' : '4',
     `\`${row.route}\``,
     row.opened === null ? '' : `${row.opened.seconds} s`,
     row.opened?.first ? `\`${row.opened.first}\`` : (row.opened?.verdict ?? 'no finding'),
+    row.named == null ? '' : `${row.named} s`,
     row.learnt?.first ? `\`${row.learnt.first}\`` : (row.learnt?.verdict ?? ''),
     row.learnt?.r ?? '',
     row.learnt?.certainty ?? '',
@@ -176,6 +245,7 @@ function written({ node, date, rows }) {
     'leaks',
     'finding after',
     'it names',
+    'a route after',
     'in the end',
     'r',
     'certainty',
@@ -183,25 +253,14 @@ function written({ node, date, rows }) {
     'bytes reported',
   ];
   const line = (/** @type {unknown[]} */ some) => `| ${some.join(' | ')} |`;
-  return `# Which route leaks
+  return `## ${title}
 
-Made by \`npm run scoreboard -- --routes\`; the rows are in [routes.json](routes.json).
+${what}
 
-An Express app of twelve routes over nested routers, a mounted app and mounts with parameters (test/apps/many-routes.js).
-One route keeps what it computed, 4 MB/min in all; ${RPS} requests a second, every route's share of which comes and goes
-by itself (an autoregression of the logarithm, deviation 1, a step every 6 s). Another seed, another leaking route and
-the other Express each run. Settings: ${Object.entries(FAST_SETTINGS)
-    .filter(([name]) => name !== 'LEAKGUARD_SNAPSHOT')
-    .map(([name, value]) => `\`${name}=${value}\``)
-    .join(' ')}.
-A finding comes as soon as growth is certain; for four windows it then learns from new readings. Bytes reported are of the
-live heap and hold the slots and promises that come with what the route was told to keep.
+**The leaking route is named first in ${of('opened')} findings when they come, in ${of('learnt')} in the end.** Node
+${nodes}, ${dates}.
 
-**The leaking route is named first in ${right('opened')} of ${rows.length} findings when they come, in ${right('learnt')} of ${rows.length} in the
-end; another one in ${wrong}.** Node ${node.slice(1)}, ${date.slice(0, 10)}.
-
-${[line(head), line(head.map(() => '---')), ...cells.map(line)].join('\n')}
-`;
+${[line(head), line(head.map(() => '---')), ...cells.map(line)].join('\n')}`;
 }
 
 module.exports = { run };

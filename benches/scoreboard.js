@@ -39,7 +39,7 @@ const USAGE = `npm run scoreboard -- [options]
   --out docs/DETECTION.md      the report; its rows go beside it as detection.json
   --merge             keep the rows of other programs, versions and seeds that are there already
   --readme            only the programs of the README's table, and write that table
-  --routes            instead: a leak on one route of twelve, ten seeds; see benches/routes-board.js
+  --routes            instead: a leak on one route of twelve, twenty seeds, or --seeds 11-20; see benches/routes-board.js
   --render            run nothing: write the reports from the rows that are there
   --register FILE     preload this in place of register.js`;
 
@@ -96,7 +96,7 @@ async function main() {
   const { values } = parseArgs({
     options: {
       node: { type: 'string', default: String(process.versions.node.split('.')[0]) },
-      seeds: { type: 'string', default: '1' },
+      seeds: { type: 'string' },
       only: { type: 'string' },
       half: { type: 'boolean', default: false },
       full: { type: 'boolean', default: false },
@@ -121,7 +121,9 @@ async function main() {
     return;
   }
   if (values.routes) {
-    await require('./routes-board.js').run({ jobs: Number(values.jobs), render: values.render });
+    const { seeds, merge, render } = values;
+    const [jobs, node] = [Number(values.jobs), Number(values.node)];
+    await require('./routes-board.js').run({ jobs, node, seeds, merge, render });
     return;
   }
   const report = path.resolve(ROOT, values.out);
@@ -143,7 +145,10 @@ async function main() {
   if (values.readme) replaceBlock(fs.readFileSync(README, 'utf8'), '');
   const before = fs.existsSync(json) ? JSON.parse(fs.readFileSync(json, 'utf8')) : null;
   const kept = before && (values.merge || values.full) && !values.fresh ? before.rows : [];
-  let plan = values.full ? FULL.flatMap((part) => planOf({ ...values, ...part })) : planOf(values);
+  const { seeds = '1' } = values;
+  let plan = values.full
+    ? FULL.flatMap((part) => planOf({ ...values, ...part }))
+    : planOf({ ...values, seeds });
   if (values.full && kept.length > 0) {
     if (JSON.stringify(before.settings) !== JSON.stringify(settings))
       throw new Error(`${values.out} was made with other settings; --fresh starts it anew`);
