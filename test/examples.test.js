@@ -176,9 +176,16 @@ const SHOWN = {
   typescript: () => {},
 };
 
-/** @param {string} url */
+/**
+ * What the deployment of deploy/kubernetes asks an app whether it is ready.
+ *
+ * @param {string} url
+ */
 async function ready(url) {
-  assert.equal((await get(`${url}ready`)).status, 200);
+  const deployment = fs.readFileSync(path.join(ROOT, 'deploy', 'kubernetes', 'app.yml'), 'utf8');
+  const probe = /readinessProbe:\s+httpGet: \{ path: (\S+),/.exec(deployment)?.[1];
+  assert.ok(probe, deployment);
+  assert.equal((await get(new URL(probe, url).href)).status, 200);
 }
 
 test('every example is run here, and is in the list of examples', () => {
