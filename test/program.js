@@ -4,9 +4,11 @@
 // the guard as `GUARD` in their environment and wait with `until()`, which is put before their text: for a
 // condition, with a deadline. Apps that listen and are put under load are the harness' business.
 
+const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const zlib = require('node:zlib');
 const { execFileSync, spawn } = require('node:child_process');
 
 const ROOT = path.join(__dirname, '..');
@@ -246,6 +248,23 @@ function files(dir, name) {
 }
 
 /**
+ * The text of a snapshot file, plain or compressed. Node learnt zstd in 22.15; before that it is the zstd command's, since
+ * our own reader would be judge in its own case.
+ *
+ * @param {string} file
+ * @returns {Buffer}
+ */
+function unpack(file) {
+  if (file.endsWith('.gz')) return zlib.gunzipSync(fs.readFileSync(file));
+  if (!file.endsWith('.zst')) return fs.readFileSync(file);
+  const { zstdDecompressSync } = /** @type {any} */ (zlib);
+  if (zstdDecompressSync !== undefined) return zstdDecompressSync(fs.readFileSync(file));
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  assert.ok(major < 22 || (major === 22 && minor < 15), `zlib of ${process.version} has no zstd`);
+  return execFileSync('zstd', ['-dc', file], { maxBuffer: 1 << 30 });
+}
+
+/**
  * A copy of the package as it is installed.
  *
  * @param {string} to
@@ -287,4 +306,5 @@ module.exports = {
   skipWithoutRoot,
   temporary,
   tmpfs,
+  unpack,
 };
