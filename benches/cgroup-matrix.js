@@ -17,6 +17,7 @@ const { container, parseSnapshot } = require('../test/program.js');
 const ROOT = path.join(__dirname, '..');
 const APP = path.join(__dirname, 'programs', 'contained.js');
 const MB = 1024 * 1024;
+const WAYS = ['fork', 'inline', 'auto'];
 const FINDING_DEADLINE_MS = 240_000;
 const RPS = 40;
 /** Some 12 MB a minute. */
@@ -27,6 +28,7 @@ const USAGE = `node benches/cgroup-matrix.js [options]
   --live 30,60,90,120,150   MB of live heap before the leak
   --ways fork,inline,auto
   --jobs 2                  at a time
+  --merge                   keep the rows of other containers, heaps and ways that are there already
   --out docs/CONTAINERS.md  the table; its rows go beside it as containers.json
   --readme                  also into README.md`;
 
@@ -217,7 +219,8 @@ function withTable(text, rows) {
   const [begin, end] = ['<!-- containers:begin -->', '<!-- containers:end -->'];
   const [from, to] = [text.indexOf(begin), text.indexOf(end)];
   if (from < 0 || to < from) throw new Error(`README.md has no ${begin} ... ${end}`);
-  return `${text.slice(0, from + begin.length)}\n${table(rows)}\n${text.slice(to)}`;
+  const words = `Live heap and container decide which evidence one gets ([docs/CONTAINERS.md](docs/CONTAINERS.md)):`;
+  return `${text.slice(0, from + begin.length)}\n\n${words}\n\n${table(rows)}\n\n${text.slice(to)}`;
 }
 
 async function main() {
@@ -225,8 +228,9 @@ async function main() {
     options: {
       limits: { type: 'string', default: '256,384,512' },
       live: { type: 'string', default: '30,60,90,120,150' },
-      ways: { type: 'string', default: 'fork,inline,auto' },
+      ways: { type: 'string', default: WAYS.join() },
       jobs: { type: 'string', default: '2' },
+      merge: { type: 'boolean', default: false },
       out: { type: 'string', default: path.join(ROOT, 'docs', 'CONTAINERS.md') },
       readme: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -242,28 +246,38 @@ async function main() {
       values.ways.split(',').map((way) => ({ limitMb, liveMb, way })),
     ),
   );
+  const rowsFile = path.join(path.dirname(values.out), 'containers.json');
   /** @type {Row[]} */
-  const rows = [];
-  const waiting = plan.entries();
+  const before =
+    values.merge && fs.existsSync(rowsFile) ? JSON.parse(fs.readFileSync(rowsFile, 'utf8')) : [];
+  const same = (/** @type {Row} */ a) => (/** @type {Row} */ b) =>
+    a.limitMb === b.limitMb && a.liveMb === b.liveMb && a.way === b.way;
+  const order = (/** @type {Row} */ a, /** @type {Row} */ b) =>
+    a.limitMb - b.limitMb || a.liveMb - b.liveMb || WAYS.indexOf(a.way) - WAYS.indexOf(b.way);
+  /** @type {Row[]} */
+  const made = [];
+  let rows = before;
+  fs.mkdirSync(path.dirname(values.out), { recursive: true });
+  const waiting = plan.values();
   const work = async () => {
-    for (const [at, { limitMb, liveMb, way }] of waiting) {
+    for (const { limitMb, liveMb, way } of waiting) {
+      const began = Date.now();
       const row = await runOne(limitMb, liveMb, way);
-      rows[at] = row;
-      console.log(`${limitMb} MB, ${liveMb} MB live, ${way}: ${cell(row)}`);
+      made.push(row);
+      const seconds = Math.round((Date.now() - began) / 1000);
+      console.log(`${limitMb} MB, ${liveMb} MB live, ${way}: ${cell(row)} (${seconds} s)`);
+      // After each, so that what is interrupted goes on with --merge.
+      rows = [...before.filter((one) => !made.some(same(one))), ...made].sort(order);
+      fs.writeFileSync(rowsFile, `${JSON.stringify(rows, null, 2)}\n`);
+      fs.writeFileSync(values.out, render(rows));
     }
   };
   await Promise.all(Array.from({ length: Number(values.jobs) }, work));
-  fs.mkdirSync(path.dirname(values.out), { recursive: true });
-  fs.writeFileSync(
-    path.join(path.dirname(values.out), 'containers.json'),
-    `${JSON.stringify(rows, null, 2)}\n`,
-  );
-  fs.writeFileSync(values.out, render(rows));
   if (values.readme) {
     const readme = path.join(ROOT, 'README.md');
     fs.writeFileSync(readme, withTable(fs.readFileSync(readme, 'utf8'), rows));
   }
-  if (rows.some((row) => row.harm.length > 0)) process.exitCode = 1;
+  if (made.some((row) => row.harm.length > 0)) process.exitCode = 1;
 }
 
 main();
