@@ -210,7 +210,9 @@ async function measure({ node, quick }) {
     );
     // What the same request differs from itself by, and what no clock shows.
     const reach = Math.max(GRAIN, ...controls.flatMap((name) => of(name).ends.map(Math.abs)));
-    const within = compared.every((name) => of(name).ends[0] <= reach && of(name).ends[1] >= -reach);
+    const within = compared.every(
+      (name) => of(name).ends[0] <= reach && of(name).ends[1] >= -reach,
+    );
     return requirement(
       `difference between wrong tokens, ${where}, against A/A`,
       `${signed(of(largest).value)} (95 % ${interval(of(largest).ends, signed)}: ${shapes[largest].words}); A/A ${controls.map((name) => `${signed(of(name).value)} (${interval(of(name).ends, signed)})`).join(', ')}`,

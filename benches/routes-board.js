@@ -40,6 +40,7 @@ const LEARNING_MS = 4 * 32_000 + 5_000;
  * @typedef {object} Row
  * @property {string} node version
  * @property {string} date
+ * @property {number} [jobs] runs at a time
  * @property {number} seed
  * @property {string} express
  * @property {string} route the one that leaks
@@ -69,7 +70,7 @@ async function run({ jobs, node, seeds = `1-${LAST_SEED}`, merge, render }) {
     const waiting = seedsOf(seeds).values();
     const worker = async () => {
       for (const seed of waiting) {
-        const row = await once(seed, binary);
+        const row = { ...(await once(seed, binary)), jobs };
         rows = rows.filter((one) => one.seed !== seed).concat(row);
         process.stdout.write(
           `seed ${row.seed}: ${row.route} leaks; ${say(row.opened)}, in the end ${say(row.learnt)}\n`,
@@ -225,6 +226,8 @@ function section(title, what, rows) {
   const of = (/** @type {'opened' | 'learnt'} */ when) =>
     `${right(when)} of ${rows.length}${others(when) > 0 ? ` (another one in ${others(when)})` : ''}`;
   const nodes = [...new Set(rows.map((row) => row.node.slice(1)))].join(', ');
+  const jobs = Math.max(...rows.map((row) => row.jobs ?? 1));
+  const beside = jobs > 1 ? `, up to ${jobs} runs side by side` : '';
   const dates = [...new Set(rows.map((row) => row.date.slice(0, 10)))].join(', ');
   const cells = rows.map((row) => [
     row.seed,
@@ -258,7 +261,7 @@ function section(title, what, rows) {
 ${what}
 
 **The leaking route is named first in ${of('opened')} findings when they come, in ${of('learnt')} in the end.** Node
-${nodes}, ${dates}.
+${nodes}, ${dates}${beside}.
 
 ${[line(head), line(head.map(() => '---')), ...cells.map(line)].join('\n')}`;
 }

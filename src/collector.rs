@@ -1627,8 +1627,7 @@ mod tests {
             assert_eq!(notes.lines.borrow().len(), told.len());
             let file = told.first().and_then(|of| of["path"].as_str().map(str::to_owned));
             if let Some(file) = file {
-                let written: Value =
-                    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+                let written: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
                 assert_eq!(written["id"], told[0]["finding"]);
                 assert_eq!(written["sentence"], told[0]["sentence"]);
                 assert_eq!(written["routes"], told[0]["routes"]);

@@ -186,9 +186,8 @@ pub fn says_more(answer: &Explanation, before: &Explanation) -> bool {
 pub fn is_news(answer: &Explanation, before: Option<&Explanation>) -> bool {
     let first = |of: &Explanation| of.with.first().map(|of| of.traffic.route.clone());
     answer.verdict != Verdict::Undecided
-        && before.is_none_or(|before| {
-            before.verdict != answer.verdict || first(before) != first(answer)
-        })
+        && before
+            .is_none_or(|before| before.verdict != answer.verdict || first(before) != first(answer))
 }
 
 /// The traffic of an isolate as `status()` shows it.
