@@ -41,8 +41,8 @@ const LEAST_BURST: f64 = 10.0;
 /// Readings that fill the shortest window: two more than a verdict needs, for those that come late.
 const PER_WINDOW: u64 = 8;
 
-/// Readings that fill a window longer than the shortest on which growth is suspected: more, since there is time.
-const PER_SUSPECTED_WINDOW: u64 = 16;
+/// Readings that fill a window longer than the shortest on which growth is suspected: one for each cell it is judged by.
+const PER_SUSPECTED_WINDOW: u64 = 24;
 
 /// Slowest pace that calm readings are held to, whatever the window. A reading costs more than its GC: after
 /// a memory-pressure notification V8 runs with a small young generation and has dropped optimisations under

@@ -69,6 +69,10 @@ const LOST_BEFORE_FALLBACK: u64 = 3;
 /// Share of the container's limit that V8's heap may have: the rest is for buffers, stacks, code and malloc.
 const HEAP_SHARE_OF_CONTAINER: f64 = 0.75;
 
+/// How long after start-up, or after a step that is seldom made, the pages of the code that only it needs are given back:
+/// by then what follows it has run, and ticks have touched what they need.
+const RELEASE_AFTER_MS: u64 = 5_000;
+
 /// Version of the JSON of `status()`.
 pub const STATUS_SCHEMA: u32 = 1;
 
@@ -626,6 +630,8 @@ struct Sampler {
     cpu_rate: Option<f64>,
     cpu_mark: Option<(Millis, u64)>,
     cost: Cost,
+    /// When pages of code that ran once are given back.
+    release_at: Option<Millis>,
     verdicts: [u64; VERDICTS.len()],
     gone: Gone,
 }
@@ -661,6 +667,7 @@ impl Sampler {
             cpu_rate: None,
             cpu_mark: None,
             cost: Cost::default(),
+            release_at: None,
             verdicts: [0; VERDICTS.len()],
             gone: Gone::default(),
         }
@@ -850,6 +857,7 @@ impl Sampler {
             self.open_flight();
             self.look_back();
             self.started = true;
+            self.release_later();
             self.publish();
         }
     }
@@ -1029,12 +1037,14 @@ impl Sampler {
         let now = self.now();
         self.collector.on_report(now, report, &sample, &self.isolates);
         self.pipeline.disturbed(now);
+        self.release_later();
         self.publish();
     }
 
     fn analysed(&mut self, outcome: Outcome) {
         let sample = self.probe.read(probe::own::counts());
         self.collector.on_analysis(outcome, &sample, &self.isolates);
+        self.release_later();
         self.publish();
     }
 
@@ -1073,10 +1083,19 @@ impl Sampler {
         self.record(now, &sample);
         self.ask(now);
         self.publish();
+        if self.release_at.is_some_and(|at| now >= at) {
+            self.release_at = None;
+            probe::code::release();
+        }
         let micros = began.elapsed().as_micros() as u64;
         self.cost.ticks += 1;
         self.cost.tick_micros += micros;
         self.cost.longest_tick_micros = self.cost.longest_tick_micros.max(micros);
+    }
+
+    /// Has the pages of code that was run just now given back in a while.
+    fn release_later(&mut self) {
+        self.release_at = Some(Millis(self.now().0 + RELEASE_AFTER_MS));
     }
 
     /// Measures the CPU rate of the process over the ticks without a reading.
@@ -1139,6 +1158,7 @@ impl Sampler {
             Action::Open(draft) => {
                 let around = self.surroundings(draft.isolate);
                 self.collector.open_finding(now, *draft, &around, &self.isolates);
+                self.release_later();
                 // Whoever is told of it finds it in `status()`.
                 self.publish();
             }

@@ -5,6 +5,7 @@
 //! On Linux everything is read through kept file descriptors (`linux`, `cgroup`); elsewhere through a
 //! crate (`other`), with fewer figures. A figure that cannot be had is `None`, never an error.
 
+pub mod code;
 pub mod exit;
 pub mod own;
 pub mod uv;
