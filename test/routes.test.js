@@ -152,10 +152,10 @@ test('a leak on one route of twelve is named', async () => {
     },
   });
   const over = new AbortController();
-  const loading = runLoad(app.port, load, { seed: 4, durationMs: 150_000, signal: over.signal });
+  const loading = runLoad(app.port, load, { seed: 4, durationMs: 250_000, signal: over.signal });
   try {
     /** @type {any} */
-    const finding = await app.waitForFinding(140_000, (/** @type {any} */ one) =>
+    const finding = await app.waitForFinding(240_000, (/** @type {any} */ one) =>
       ['routes', 'one_of'].includes(one.routes?.verdict),
     );
     assert.equal(finding.routes.with[0].route, many.ROUTES[leaking].name, finding.sentence);
