@@ -1265,10 +1265,10 @@ impl Pipeline {
 
     /// The listeners of an isolate that were last seen to grow, those that grow fastest.
     fn growing_listeners(&self, id: IsolateId) -> Option<&ListenerLine> {
-        let growing = |emitter: &&Box<Emitter>| {
+        let growing = |emitter: &&Emitter| {
             emitter.tracked.detector.as_ref().is_some_and(|one| one.suspicion().is_some())
         };
-        let emitters = self.isolates.get(&id)?.emitters.values();
+        let emitters = self.isolates.get(&id)?.emitters.values().map(Box::as_ref);
         let lines = emitters.filter(growing).map(|emitter| &emitter.line);
         lines.max_by(|a, b| {
             a.per_minute.total_cmp(&b.per_minute).then_with(|| b.key().cmp(&a.key()))
