@@ -310,7 +310,7 @@ declare namespace leakguard {
     holder: string | null;
     /** A function that sees that variable. */
     site: Site | null;
-    /** Places the items come from, the app's own first. */
+    /** Places the items come from, the app's own first; a count of 0: it is known only that such items are made there. */
     itemSites: { site: Site; count: number }[];
     itemClass: string;
     count: number;

@@ -15,9 +15,9 @@ function utilization() {
   const now = performance.eventLoopUtilization();
   const before = lastUtilization;
   lastUtilization = now;
-  if (before === undefined) return -1;
+  if (before === undefined) return undefined;
   const since = performance.eventLoopUtilization(now, before).utilization;
-  return Number.isFinite(since) ? since : -1;
+  return Number.isFinite(since) ? since : undefined;
 }
 
 /** @returns {number} bytes in the spaces of objects that are too large for a page */
@@ -35,16 +35,16 @@ function largeObjects() {
  */
 function readHeap(native, afterGc) {
   const heap = v8.getHeapStatistics();
-  native.record(
-    heap.used_heap_size,
-    heap.total_heap_size,
-    heap.heap_size_limit,
-    heap.external_memory,
-    process.memoryUsage().arrayBuffers,
-    afterGc ? -1 : utilization(),
-    afterGc ? largeObjects() : -1,
+  native.record({
+    used: heap.used_heap_size,
+    total: heap.total_heap_size,
+    limit: heap.heap_size_limit,
+    external: heap.external_memory,
+    arrayBuffers: process.memoryUsage().arrayBuffers,
+    utilization: afterGc ? undefined : utilization(),
+    largeObjects: afterGc ? largeObjects() : undefined,
     afterGc,
-  );
+  });
 }
 
 /** @param {any} native the native guard */

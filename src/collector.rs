@@ -145,6 +145,14 @@ struct Open {
     snapshot_from: Option<f64>,
 }
 
+/// A snapshot that was written.
+struct Done {
+    file: SnapshotFile,
+    cost: Cost,
+    /// How the fork went, if it was forked.
+    fork: Option<Value>,
+}
+
 /// The snapshot under way; one at a time.
 struct Active {
     id: u32,
@@ -720,7 +728,10 @@ impl Collector {
             file_bytes: None,
         };
         match report.result {
-            Ok(file) => self.snapshot_done(now, wall, active, cost, &file, None, process, out),
+            Ok(file) => {
+                let done = Done { file, cost, fork: None };
+                self.snapshot_done(now, active, done, process, out);
+            }
             Err(error) => {
                 self.give_back(wall, active.grant, Some(cost));
                 out.record(0, ended(false, None, Some(active.pause_ms), &error.to_string()));
@@ -757,22 +768,20 @@ impl Collector {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn snapshot_done(
         &mut self,
         now: Millis,
-        wall: WallMillis,
         active: Active,
-        cost: Cost,
-        file: &SnapshotFile,
-        fork: Option<Value>,
+        done: Done,
         process: &ProcessSample,
         out: &dyn Outbox,
     ) {
+        let Done { file, cost, fork } = done;
         self.taken += 1;
         self.tally.snapshot(active.purpose.reason(), tally::Outcome::Written);
         let name = file.name.to_string();
         if let Some(store) = &self.store {
+            let wall = WallMillis(self.clock.wall_ms(now));
             let cost = Cost { file_bytes: Some(file.meta.file_bytes), ..cost };
             let _ = store.finish_snapshot(wall, &active.grant, cost, &name);
         }
@@ -848,7 +857,7 @@ impl Collector {
             );
         }
         self.tell(id.as_deref(), Some(active.isolate), EventKind::Snapshot, payload, out);
-        self.analyse(file, &active.purpose, active.isolate, process, out);
+        self.analyse(&file, &active.purpose, active.isolate, process, out);
     }
 
     fn begin_snapshot(&mut self, now: Millis, wish: Wish, around: &Surroundings, out: &dyn Outbox) {
@@ -1164,17 +1173,8 @@ impl Collector {
         };
         let failure = match report.result {
             Ok(Some(file)) => {
-                let process = &around.process;
-                return self.snapshot_done(
-                    now,
-                    wall,
-                    active,
-                    cost,
-                    &file,
-                    Some(fork),
-                    process,
-                    out,
-                );
+                let done = Done { file, cost, fork: Some(fork) };
+                return self.snapshot_done(now, active, done, &around.process, out);
             }
             Ok(None) => return,
             Err(failure) => failure,

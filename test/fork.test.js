@@ -115,6 +115,19 @@ const isWriting = (pid) => read(`/proc/${pid}/oom_score_adj`).trim() === '1000';
 /** @param {RunningApp} app @returns {Promise<number>} */
 const writer = (app) => until('a writing child', () => childrenOf(app.pid).find(isWriting));
 
+/** Kills three writing children, one after the other. @param {RunningApp} app */
+async function killThree(app) {
+  /** @type {number[]} */
+  const killed = [];
+  while (killed.length < 3) {
+    const child = await until('a writing child', () =>
+      childrenOf(app.pid).find((pid) => !killed.includes(pid) && isWriting(pid)),
+    );
+    process.kill(child, 'SIGKILL');
+    killed.push(child);
+  }
+}
+
 /** @param {number} pid */
 const gone = (pid) =>
   !fs.existsSync(`/proc/${pid}`) || /^State:\s+Z/m.test(read(`/proc/${pid}/status`));
@@ -201,15 +214,7 @@ describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, 
     const app = await start();
     try {
       const answer = give(app, 'snapshot');
-      /** @type {number[]} */
-      const killed = [];
-      while (killed.length < 3) {
-        const child = await until('a writing child', () =>
-          childrenOf(app.pid).find((pid) => !killed.includes(pid) && isWriting(pid)),
-        );
-        process.kill(child, 'SIGKILL');
-        killed.push(child);
-      }
+      await killThree(app);
       const { refused } = await answer;
       assert.equal(refused.reason, 'failed');
       assert.match(refused.sentence, /3 forked children failed/);
@@ -232,15 +237,7 @@ describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, 
     });
     try {
       const answer = give(app, 'snapshot');
-      /** @type {number[]} */
-      const killed = [];
-      while (killed.length < 3) {
-        const child = await until('a writing child', () =>
-          childrenOf(app.pid).find((pid) => !killed.includes(pid) && isWriting(pid)),
-        );
-        process.kill(child, 'SIGKILL');
-        killed.push(child);
-      }
+      await killThree(app);
       const { meta, refused } = await answer;
       assert.equal(refused, undefined, refused?.sentence);
       assert.equal(meta.mode, 'inline');

@@ -15,7 +15,8 @@ const SNAPSHOT_DEADLINE_MS = 120_000;
 /**
  * What holds the leak: the name that a right answer's `holder` begins with, or the pattern where no
  * variable holds it.
- * `waits` is a line as right as the marked ones: that of the function which waits for ever.
+ * `waits` is a line as right as the marked ones: that of the function which waits for ever, or which opens what is
+ * never closed.
  * @type {Record<string, { holder?: RegExp, pattern?: string, item?: RegExp, waits?: string }>}
  */
 const HELD_BY = {
@@ -32,7 +33,7 @@ const HELD_BY = {
   'map-cache': { holder: /^cache$/, pattern: 'map' },
   'metrics-array': { holder: /^observations$/ },
   'one-route': { holder: /^issued$/ },
-  'outbound-sockets': { item: /^(TCP|Socket)$/ },
+  'outbound-sockets': { pattern: 'handles', item: /^TCP$/, waits: "app.get('/quote'" },
   'pending-promise': { holder: /^replies$/, waits: 'async function convert(' },
   'sliced-strings': { holder: /^tokens$/ },
   'slow-under-sawtooth': { holder: /^ledger$/ },

@@ -155,7 +155,8 @@ function mistakes(row) {
       suspects > 0 ? [`${row.name}: diff by ${way} has ${suspects} suspects`] : [],
     );
   }
-  const needsLine = Boolean(HELD_BY[row.name]?.holder);
+  const { holder, waits } = HELD_BY[row.name] ?? {};
+  const needsLine = holder !== undefined || waits !== undefined;
   /** @param {string} way @param {Found} found @param {number} among */
   const judge = (way, found, among) => {
     if (found === null) return [`${row.name}: ${way} does not name it`];

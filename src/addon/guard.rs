@@ -56,6 +56,27 @@ pub struct Warning {
     pub message: String,
 }
 
+/// What only the JS thread can read, bytes.
+#[napi(object)]
+pub struct HeapFigures {
+    /// `used_heap_size` of `v8.getHeapStatistics()`
+    pub used: f64,
+    /// `total_heap_size`
+    pub total: f64,
+    /// `heap_size_limit`
+    pub limit: f64,
+    /// `external_memory`
+    pub external: f64,
+    /// `process.memoryUsage().arrayBuffers`
+    pub array_buffers: f64,
+    /// Utilization of the event loop since it was last read, 0 to 1; absent the first time and after a GC.
+    pub utilization: Option<f64>,
+    /// In the spaces of large objects; read after a GC only.
+    pub large_objects: Option<f64>,
+    /// Whether a major GC has just ended.
+    pub after_gc: bool,
+}
+
 /// What JavaScript knows of its environment.
 #[napi(object)]
 pub struct Environment {
@@ -407,36 +428,25 @@ impl Guard {
         Some(vec![event.kind.as_str().into(), event.payload])
     }
 
-    /// Reports heap statistics (bytes) and event-loop utilization. Handles are counted here.
+    /// Reports the figures of the heap and the event loop. Handles are counted here.
     #[napi]
-    #[allow(clippy::too_many_arguments)]
-    pub fn record(
-        &self,
-        used: f64,
-        total: f64,
-        limit: f64,
-        external: f64,
-        array_buffers: f64,
-        utilization: f64,
-        large_objects: f64,
-        after_gc: bool,
-    ) {
+    pub fn record(&self, figures: HeapFigures) {
         let by_type = self.local.borrow().uv.as_ref().map(Loop::handles);
         let handles = by_type
             .as_ref()
             .map(|by_type| by_type.iter().map(|(_, count)| *count as f64).sum::<f64>());
         self.handle.reading(
             IsolateReading {
-                heap_used_bytes: Some(used),
-                heap_total_bytes: Some(total),
-                heap_limit_bytes: Some(limit),
-                external_bytes: Some(external),
-                array_buffers_bytes: Some(array_buffers),
-                loop_utilization: (utilization >= 0.0).then_some(utilization),
-                large_object_bytes: (large_objects >= 0.0).then_some(large_objects),
+                heap_used_bytes: Some(figures.used),
+                heap_total_bytes: Some(figures.total),
+                heap_limit_bytes: Some(figures.limit),
+                external_bytes: Some(figures.external),
+                array_buffers_bytes: Some(figures.array_buffers),
+                loop_utilization: figures.utilization,
+                large_object_bytes: figures.large_objects,
                 handles,
                 timers: None,
-                after_gc,
+                after_gc: figures.after_gc,
             },
             by_type.unwrap_or_default(),
         );

@@ -843,13 +843,11 @@ fn disk_left(figures: &Figures, limits: &Limits, file: u64) -> Result<(u64, u64)
     Ok((max_file, quota_left))
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn as_f64(n: u64) -> f64 {
     n as f64
 }
 
 /// `n * factor`, rounded up; the cast saturates.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn share(n: u64, factor: f64) -> u64 {
     (as_f64(n) * factor).ceil() as u64
 }

@@ -86,7 +86,7 @@ mod unix {
                     format!("{name} belongs to user {}", stat.st_uid),
                 ));
             }
-            if permissions(&stat) & 0o077 != 0 {
+            if permissions(&stat).intersects(Mode::RWXG | Mode::RWXO) {
                 fs::fchmod(&fd, PRIVATE_DIR)?;
             }
             Ok(Self { fd, path: self.path.join(name) })
@@ -98,20 +98,17 @@ mod unix {
 
         /// Whether any user of the machine may create and rename files here.
         pub fn is_world_writable(&self) -> io::Result<bool> {
-            Ok(permissions(&fs::fstat(&self.fd)?) & 0o002 != 0)
+            Ok(permissions(&fs::fstat(&self.fd)?).contains(Mode::WOTH))
         }
 
         /// Whether files here are held in memory (Linux: tmpfs, ramfs). `false` where it cannot be told.
         pub fn is_memory(&self) -> bool {
             #[cfg(target_os = "linux")]
             {
-                const TMPFS_MAGIC: u64 = 0x0102_1994; // linux/magic.h
-                const RAMFS_MAGIC: u64 = 0x8584_58f6;
-                // The width and sign of f_type differ between architectures: the magic is 32 bits.
-                #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
-                fs::fstatfs(&self.fd).is_ok_and(|s| {
-                    matches!(s.f_type as u64 & 0xffff_ffff, TMPFS_MAGIC | RAMFS_MAGIC)
-                })
+                // linux/magic.h; width and sign of f_type differ between architectures.
+                const TMPFS_MAGIC: fs::FsWord = 0x0102_1994;
+                const RAMFS_MAGIC: fs::FsWord = 0x8584_58f6_u32 as fs::FsWord;
+                fs::fstatfs(&self.fd).is_ok_and(|s| matches!(s.f_type, TMPFS_MAGIC | RAMFS_MAGIC))
             }
             #[cfg(not(target_os = "linux"))]
             {
@@ -223,16 +220,13 @@ mod unix {
         }
     }
 
-    // st_mode is 16 bits wide on some platforms, 32 on others.
-    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
-    fn permissions(stat: &Stat) -> u32 {
-        stat.st_mode as u32 & 0o7777
+    fn permissions(stat: &Stat) -> Mode {
+        Mode::from_raw_mode(stat.st_mode)
     }
 
-    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
     fn modified(stat: &Stat) -> SystemTime {
-        let seconds = u64::try_from(stat.st_mtime as i64).unwrap_or(0);
-        let nanos = u32::try_from(stat.st_mtime_nsec as i64).unwrap_or(0).min(999_999_999);
+        let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+        let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0).min(999_999_999);
         UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)).unwrap_or(UNIX_EPOCH)
     }
 }
@@ -275,7 +269,6 @@ mod portable {
         }
 
         /// Access lists are the operator's business here.
-        #[allow(clippy::unnecessary_wraps)]
         pub fn is_world_writable(&self) -> io::Result<bool> {
             Ok(false)
         }
@@ -360,7 +353,6 @@ mod portable {
             Ok(entries)
         }
 
-        #[allow(clippy::unnecessary_wraps)]
         pub fn try_lock(_file: &File) -> io::Result<Option<bool>> {
             Ok(if cfg!(windows) { Some(true) } else { None })
         }

@@ -52,6 +52,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+pub use super::fork_terms::{Attempt, ChildLimits, End, Ended, ForkAbility, Outcome};
 use crate::probe::own;
 
 /// Size of `pthread_cond_t` in every glibc since 2.3.2 (bits/pthreadtypes-arch.h).
@@ -81,15 +82,6 @@ const EXIT_DONE: i32 = 0;
 const EXIT_FAILED: i32 = 3;
 const EXIT_SET_UP: i32 = 4;
 const EXIT_ORPHANED: i32 = 5;
-
-/// Whether forked snapshots work in this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForkAbility {
-    /// The self-test passed.
-    Possible(CondvarLayout),
-    /// They do not: why, in one sentence without a dot.
-    Not(String),
-}
 
 /// Where glibc's condition variables keep the words that waiters sleep on: measured, since glibc 2.41 moved them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -418,15 +410,6 @@ fn read_to_string(path: &str) -> Result<String, String> {
 
 // --- the ticket --------------------------------------------------------------------------------------------
 
-/// What bounds the child.
-#[derive(Clone, Copy, Debug)]
-pub struct ChildLimits {
-    /// Address space it may add to what it was born with, bytes.
-    pub budget_bytes: u64,
-    /// It is killed by its own alarm after this long.
-    pub lifetime: Duration,
-}
-
 /// One fork, prepared on a native thread and carried out on a JS thread; see [`Ticket::prepare`] and [`attempt`].
 pub struct Ticket {
     layout: CondvarLayout,
@@ -488,30 +471,6 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket").field("limits", &self.limits).finish_non_exhaustive()
     }
-}
-
-/// What came of one attempt on the JS thread.
-#[derive(Debug)]
-pub struct Attempt {
-    /// What.
-    pub outcome: Outcome,
-    /// How long the JS thread was kept.
-    pub pause: Duration,
-    /// CPU it used meanwhile.
-    pub cpu: Duration,
-}
-
-/// How an attempt ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A child runs.
-    Forked(Child),
-    /// No quiet moment was found: who disturbed. Worth another attempt.
-    Restless(String),
-    /// Somebody ran during the fork; the child has not begun and must be thrown away. Worth another attempt.
-    Disturbed(Child),
-    /// The system does not let it: why. Not worth another.
-    Failed(String),
 }
 
 /// Carries a ticket out, on the JS thread, and sends the answer. `work` runs in the child only and says whether it
@@ -757,19 +716,6 @@ fn reset_condvar(layout: CondvarLayout, start: usize, sleepers: u32) {
 
 // --- waiting for it ----------------------------------------------------------------------------------------
 
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Its work succeeded.
-    Done,
-    /// It left with a code of its own.
-    Code(i32),
-    /// A signal ended it.
-    Signal(i32),
-    /// Somebody else has waited for it, or SIGCHLD is ignored: how it ended is not known.
-    Unknown,
-}
-
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -784,17 +730,6 @@ impl fmt::Display for End {
             End::Unknown => f.write_str("the child ended unseen"),
         }
     }
-}
-
-/// What a child left behind.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// How.
-    pub how: End,
-    /// Its resident memory at the peak, bytes, that of the app at the fork included; 0 if not known.
-    pub peak_bytes: u64,
-    /// CPU it used.
-    pub cpu: Duration,
 }
 
 /// A forked child. Dropped, it is killed and waited for: no zombie stays. It waits for this one process id and

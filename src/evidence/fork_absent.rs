@@ -9,32 +9,16 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+pub use super::fork_terms::{Attempt, ChildLimits, End, Ended, ForkAbility, Outcome};
+
 const WHY: &str = "forked snapshots need Linux with glibc";
 
 /// What ends a child that has no memory left.
 pub const SIGABRT: i32 = 6;
 
-/// Whether forked snapshots work in this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForkAbility {
-    /// Never here.
-    Possible(CondvarLayout),
-    /// Why not.
-    Not(String),
-}
-
 /// Never exists here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CondvarLayout(Infallible);
-
-/// What bounds the child.
-#[derive(Clone, Copy, Debug)]
-pub struct ChildLimits {
-    /// Address space it may add to what it was born with, bytes.
-    pub budget_bytes: u64,
-    /// How long it may live.
-    pub lifetime: Duration,
-}
 
 /// Never exists here.
 #[derive(Debug)]
@@ -71,63 +55,15 @@ impl Ticket {
 /// Does nothing here.
 pub fn note_bystanders(_known: &mut Vec<u32>) {}
 
-/// What came of one attempt on the JS thread.
-#[derive(Debug)]
-pub struct Attempt {
-    /// What.
-    pub outcome: Outcome,
-    /// How long the JS thread was kept.
-    pub pause: Duration,
-    /// CPU it used meanwhile.
-    pub cpu: Duration,
-}
-
-/// How an attempt ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A child runs.
-    Forked(Child),
-    /// No quiet moment was found.
-    Restless(String),
-    /// Somebody ran during the fork.
-    Disturbed(Child),
-    /// The system does not let it.
-    Failed(String),
-}
-
 /// Cannot be called: it wants a ticket.
 pub fn attempt(ticket: Ticket, _work: impl FnOnce() -> bool) -> bool {
     match ticket.0 {}
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Its work succeeded.
-    Done,
-    /// It left with a code of its own.
-    Code(i32),
-    /// A signal ended it.
-    Signal(i32),
-    /// Not known.
-    Unknown,
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(WHY)
     }
-}
-
-/// What a child left behind.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// How.
-    pub how: End,
-    /// Peak of resident memory, bytes.
-    pub peak_bytes: u64,
-    /// CPU it used.
-    pub cpu: Duration,
 }
 
 /// Never exists here.

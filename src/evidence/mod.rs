@@ -15,6 +15,7 @@ pub mod fork;
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 #[path = "fork_absent.rs"]
 pub mod fork;
+mod fork_terms;
 mod identity;
 pub mod ledger;
 pub mod minder;

@@ -559,7 +559,6 @@ fn abandoned(by: &ProcessIdentity, at: WallMillis, now: WallMillis) -> bool {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b as f64
 }

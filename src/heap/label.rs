@@ -50,6 +50,10 @@ const KNOWN: &[&str] = &[
     "_idlePrev",
     "next",
     "system / Context",
+    "system / FeedbackVector",
+    "system / FeedbackCell",
+    "<symbol owner_symbol>",
+    "server",
 ];
 
 impl<'s> Labels<'s> {

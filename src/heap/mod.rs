@@ -7,6 +7,7 @@
 
 pub mod analysis;
 pub mod bits;
+pub mod callers;
 pub mod classes;
 pub mod diff;
 pub mod dominators;

@@ -5,6 +5,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::callers::makers_of;
 use super::graph::Graph;
 use super::label::{Labels, is_identifier};
 use super::paths::{Step, edge_between, path_to};
@@ -17,6 +18,13 @@ const MAX_HOLDER_PARTS: usize = 4;
 const SITE_SAMPLE: usize = 2_000;
 /// Retainers of one node that are looked at for a variable's name.
 const MAX_RETAINERS: usize = 256;
+/// Levels below an item that are searched for its code: two reach the closure in a listener record, a bound function
+/// or a timer.
+const LEVELS_BELOW: usize = 2;
+/// Below the owner of a handle: `_events`, the array of an event, its elements, a wrapper of `once`, the listener.
+const LEVELS_BELOW_OWNER: usize = 5;
+/// Nodes of a level that are looked at.
+const MAX_BREADTH: usize = 512;
 /// Lines of code that are kept.
 const MAX_SITES: usize = 5;
 
@@ -44,6 +52,8 @@ pub struct Recognised {
     pub site: Option<Site>,
     /// Lines of code of the items, most frequent first.
     pub item_sites: Vec<CountedSite>,
+    /// What each item is the native handle of, if it is one.
+    pub owner: Option<NodeOrdinal>,
     /// The shortest path to the first item.
     pub path: Vec<Step>,
 }
@@ -65,16 +75,26 @@ pub fn recognise(labels: &Labels<'_>, graph: &Graph, accumulation: &Accumulation
     let way = Way { labels, graph, path: &path, item, at };
     let owner_at = way.owner();
     let container = path.get(owner_at).map_or(accumulation.container, |step| step.node);
-    let pattern = way.pattern(owner_at, accumulation.chain);
-    // Node's own lists hold timers; nobody's variable does.
-    let nobody = Holder { parts: Vec::new(), site: None };
-    let holder = if pattern == Pattern::Timers { nobody } else { way.holder(owner_at) };
+    let owners = handle_owners(labels, accumulation);
+    let pattern = match owners.first() {
+        Some(_) => Pattern::Handles,
+        None => way.pattern(owner_at, accumulation.chain),
+    };
+    let holder = match pattern {
+        // Node's own lists hold timers, and libuv handles; nobody's variable does.
+        Pattern::Timers | Pattern::Handles => Holder { parts: Vec::new(), site: None },
+        _ => way.holder(owner_at),
+    };
     Recognised {
         pattern,
         container,
         holder: (!holder.parts.is_empty()).then(|| holder.text()),
         site: holder.site,
-        item_sites: item_sites(labels, graph, &accumulation.items),
+        item_sites: match owners.first() {
+            Some(_) => owners_sites(labels, graph, &owners),
+            None => item_sites(labels, graph, &accumulation.items, LEVELS_BELOW),
+        },
+        owner: owners.first().copied(),
         path,
     }
 }
@@ -320,12 +340,63 @@ impl Way<'_> {
     }
 }
 
-/// Lines of code that the items come from: their own, or those of what they alone hold.
-fn item_sites(labels: &Labels<'_>, graph: &Graph, items: &[NodeOrdinal]) -> Vec<CountedSite> {
+/// The owners of items that are native handles in a container that is nobody's: libuv holds these, as long as they are
+/// open. `Socket`s of `TCP`s, of the class that most of them have: a server listens among them.
+fn handle_owners(labels: &Labels<'_>, accumulation: &Accumulation) -> Vec<NodeOrdinal> {
+    let Accumulation { container, items, .. } = accumulation;
+    let snapshot = labels.snapshot;
+    let by_nobody = snapshot.kind(*container) == NodeKind::Synthetic
+        || snapshot.name_of(*container).starts_with("Node / ");
+    if !by_nobody {
+        return Vec::new();
+    }
+    let mut by_class: FxHashMap<_, Vec<NodeOrdinal>> = FxHashMap::default();
+    for owner in items.iter().filter_map(|&item| labels.follow(item, "<symbol owner_symbol>")) {
+        if snapshot.kind(owner) == NodeKind::Object {
+            let place = snapshot.location(owner);
+            let place = place.map(|place| (place.script_id, place.line, place.column));
+            by_class.entry((snapshot.name(owner), place)).or_default().push(owner);
+        }
+    }
+    let most = by_class.into_iter().max_by_key(|(class, owners)| (owners.len(), *class));
+    most.map(|(_, owners)| owners)
+        .filter(|owners| 2 * owners.len() > items.len())
+        .unwrap_or_default()
+}
+
+/// Lines of code that native handles come from: the listeners and callbacks that most of their owners alone hold, else
+/// the code that makes such owners. Who connected to a server is not in the heap of the server.
+fn owners_sites(labels: &Labels<'_>, graph: &Graph, owners: &[NodeOrdinal]) -> Vec<CountedSite> {
+    let count = owners.len() as u64;
+    let mut sites = item_sites(labels, graph, owners, LEVELS_BELOW_OWNER);
+    // What few of them hold does not tell where the others come from.
+    sites.retain(|each| each.site.file.starts_with("node:") || 2 * each.count >= count);
+    let Some(&owner) = owners.first() else { return sites };
+    let accepted = labels
+        .follow(owner, "server")
+        .is_some_and(|server| labels.snapshot.kind(server) == NodeKind::Object);
+    if accepted || sites.iter().any(|each| !each.site.file.starts_with("node:")) {
+        return sites;
+    }
+    let makers = makers_of(labels, graph, owner, MAX_SITES);
+    // Of several it is not known who made how many.
+    let count = if makers.len() == 1 { count } else { 0 };
+    sites.splice(0..0, makers.into_iter().map(|site| CountedSite { site, count }));
+    sites.truncate(MAX_SITES);
+    sites
+}
+
+/// Lines of code that the items come from: their own, or those of what they alone hold, down to `levels` below.
+fn item_sites(
+    labels: &Labels<'_>,
+    graph: &Graph,
+    items: &[NodeOrdinal],
+    levels: usize,
+) -> Vec<CountedSite> {
     let step = items.len().div_ceil(SITE_SAMPLE).max(1);
     let mut counts: FxHashMap<Site, u64> = FxHashMap::default();
     for &item in items.iter().step_by(step) {
-        for site in sites_of(labels, graph, item) {
+        for site in sites_of(labels, graph, item, levels) {
             *counts.entry(site).or_insert(0) += step as u64;
         }
     }
@@ -343,15 +414,14 @@ fn item_sites(labels: &Labels<'_>, graph: &Graph, items: &[NodeOrdinal]) -> Vec<
     sites
 }
 
-fn sites_of(labels: &Labels<'_>, graph: &Graph, item: NodeOrdinal) -> Vec<Site> {
+fn sites_of(labels: &Labels<'_>, graph: &Graph, item: NodeOrdinal, levels: usize) -> Vec<Site> {
     if let Some(site) = labels.site(item).filter(|site| !site.file.starts_with("node:")) {
         return vec![site];
     }
     let snapshot = labels.snapshot;
     let mut sites: Vec<Site> = labels.site(item).into_iter().collect();
     let mut level = vec![item];
-    // Two levels down reach the closure in a listener record, a bound function or a timer.
-    for _ in 0..2 {
+    for _ in 0..levels {
         let mut below = Vec::new();
         for &node in &level {
             for edge in snapshot.edges(node).take(64) {
@@ -361,6 +431,7 @@ fn sites_of(labels: &Labels<'_>, graph: &Graph, item: NodeOrdinal) -> Vec<Site> 
                 }
             }
         }
+        below.truncate(MAX_BREADTH);
         let found = below.iter().filter_map(|&node| labels.site(node));
         let found: Vec<Site> = found.filter(|site| !site.file.starts_with("node:")).collect();
         if !found.is_empty() {
@@ -389,6 +460,7 @@ pub fn noun(pattern: Pattern) -> &'static str {
         Pattern::LinkedList => "linked list",
         Pattern::StreamBuffer => "stream buffer",
         Pattern::Contexts => "vm contexts",
+        Pattern::Handles => "open handles",
         Pattern::ArrayBuffers => "array buffers",
         Pattern::Strings => "strings",
         Pattern::Objects => "objects",

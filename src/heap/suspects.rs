@@ -146,12 +146,13 @@ pub fn suspect(
         growth,
         path: describe(labels, graph, &found.path),
     };
-    suspect.sentence = sentence(&suspect, &found);
+    let owner = found.owner.map(|owner| labels.class_name(owner));
+    suspect.sentence = sentence(&suspect, &found, owner.as_deref());
     suspect
 }
 
 /// One sentence: what, held by what, where, how many, how much.
-fn sentence(suspect: &Suspect, found: &Recognised) -> String {
+fn sentence(suspect: &Suspect, found: &Recognised, owner: Option<&str>) -> String {
     let mut text = capitalise(noun(suspect.pattern));
     if let Some(holder) = &suspect.holder {
         text.push_str(&format!(" held by `{holder}`"));
@@ -169,10 +170,13 @@ fn sentence(suspect: &Suspect, found: &Recognised) -> String {
         Pattern::StreamBuffer => "chunks",
         _ => "of them",
     };
+    let of = match owner {
+        Some(owner) => format!("{}, owned by {owner}", suspect.item_class),
+        None => suspect.item_class.clone(),
+    };
     text.push_str(&format!(
-        ": {} {items} of {}, {}, {:.0} % of the heap",
+        ": {} {items} of {of}, {}, {:.0} % of the heap",
         grouped(suspect.count),
-        suspect.item_class,
         bytes(suspect.retained_bytes),
         suspect.share * 100.0
     ));
@@ -186,7 +190,9 @@ fn sentence(suspect: &Suspect, found: &Recognised) -> String {
         ));
     }
     if let Some(site) = found.item_sites.first() {
-        text.push_str(&format!("; made by {}", describe_site(&site.site)));
+        // Several that make such items are told one by one, below.
+        let by = if site.count == 0 { "such are made by" } else { "made by" };
+        text.push_str(&format!("; {by} {}", describe_site(&site.site)));
     }
     text
 }

@@ -204,6 +204,8 @@ pub enum Pattern {
     StreamBuffer,
     /// V8 contexts of `vm`.
     Contexts,
+    /// Native handles that are open: sockets, pipes, processes, watchers.
+    Handles,
     /// Memory of array buffers.
     ArrayBuffers,
     /// Strings.
@@ -233,7 +235,7 @@ pub struct Site {
 pub struct CountedSite {
     /// The place.
     pub site: Site,
-    /// How many items.
+    /// How many items; 0 where it is known only that such items are made there.
     pub count: u64,
 }
 

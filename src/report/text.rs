@@ -203,11 +203,11 @@ impl Page {
         for suspect in suspects {
             self.line(&format!("{:>3}. {}", suspect.rank, suspect.sentence));
             for counted in suspect.item_sites.iter().skip(1) {
-                self.line(&format!(
-                    "       also {} ({})",
-                    place(&counted.site),
-                    grouped(counted.count)
-                ));
+                let count = match counted.count {
+                    0 => String::new(),
+                    count => format!(" ({})", grouped(count)),
+                };
+                self.line(&format!("       also {}{count}", place(&counted.site)));
             }
             self.path(&suspect.path);
         }

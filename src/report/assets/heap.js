@@ -316,7 +316,7 @@ function suspectCard(suspect, index, total) {
                   'li',
                   null,
                   place(each.site),
-                  el('span', { class: 'soft' }, ` × ${grouped(each.count)}`),
+                  each.count > 0 && el('span', { class: 'soft' }, ` × ${grouped(each.count)}`),
                 ),
               ),
           ),
