@@ -20,7 +20,7 @@ const QUIET = { LEAKGUARD_LOG: 'silent', LEAKGUARD_SNAPSHOT: 'off' };
 const ROUNDS = 30;
 const EXPLAINING_ROUNDS = 6;
 
-/** @typedef {Record<string, { words: string, guarded: boolean, explains?: boolean, env: Record<string, string> }>} Variants */
+/** @typedef {Record<string, { words: string, guarded: boolean, explains?: boolean, profile?: number, env: Record<string, string> }>} Variants */
 
 /** `bareA` and `bareB` are what `guard` is compared with. @type {Variants} */
 const VARIANTS = {
@@ -51,6 +51,13 @@ const VARIANTS = {
       LEAKGUARD_GC_SHARE: '5%',
     },
   },
+  suspicion: {
+    words: 'guard, default settings, the allocation profile of a suspicion running (24 KB)',
+    guarded: true,
+    explains: true,
+    profile: 24 * 1024,
+    env: { LEAKGUARD_LOG: 'silent' },
+  },
 };
 
 /**
@@ -76,8 +83,9 @@ async function measure(
       (variant) => round < EXPLAINING_ROUNDS || !variants[variant].explains,
     );
     for (const variant of shuffled(joining, draw)) {
-      const { guarded, env } = variants[variant];
-      const app = new Child(node, 'app.js', { settings: guarded ? { guard: ROOT } : {}, env });
+      const { guarded, profile, env } = variants[variant];
+      const settings = guarded ? { guard: ROOT, profile } : {};
+      const app = new Child(node, 'app.js', { settings, env });
       started.push({ variant, app, port: await app.ask('port'), spent: [] });
     }
     const load = new Child(node, 'load.js');
