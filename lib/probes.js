@@ -10,7 +10,7 @@ const v8 = require('node:v8');
 /** @type {ReturnType<typeof performance.eventLoopUtilization> | undefined} */
 let lastUtilization;
 
-/** @returns {number} share of the time since the last call in which the loop was busy; -1 if unknown */
+/** @returns {number | undefined} share of the time since the last call in which the loop was busy */
 function utilization() {
   const now = performance.eventLoopUtilization();
   const before = lastUtilization;
