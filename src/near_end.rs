@@ -3,7 +3,8 @@
 //! half a second to fill a small heap. Pure; it judges no leak (see `detect`) and writes nothing.
 //!
 //! A process that is full and stays so is not at its end. What counts is how full it is *and* how soon it would be
-//! full at the rate of its last readings; only a heap that is full right after a major GC needs no rate.
+//! full at the rate of its last readings; only a heap that is full right after a major GC needs no rate. What an app
+//! loads before its event loop turns for the first time rises as steeply as a runaway loop, and ends: it is no rate.
 
 use crate::config::HOUR_MS;
 use crate::detect::Evidence;
@@ -81,13 +82,14 @@ pub fn old_space_bytes(heap_limit: f64, node_version: &str, memory_bytes: Option
     heap_limit - largest * share.clamp(0.0, 1.0)
 }
 
-/// Whether the live heap is about to fill V8's old space of `limit_bytes`.
-pub fn heap(live: &Series, limit_bytes: f64, now: Millis) -> Option<NearLimit> {
+/// Whether the live heap is about to fill V8's old space of `limit_bytes`, at the rate of its readings from `since` on:
+/// the first turn of the event loop.
+pub fn heap(live: &Series, limit_bytes: f64, since: Millis, now: Millis) -> Option<NearLimit> {
     let (at, used) = live.last()?;
     if limit_bytes <= 0.0 || now.0 > at.0 + FRESH_MS {
         return None;
     }
-    let rise = Rise::of(live, now);
+    let rise = Rise::of(live, since, now);
     let left_ms = rise.left_ms(limit_bytes - used);
     let share = used / limit_bytes;
     if share > OVERFULL {
@@ -118,7 +120,7 @@ pub fn blocked_heap(
     if limit_bytes <= 0.0 || anon_now <= anon_then {
         return None;
     }
-    let rise = Rise::of(anon, now);
+    let rise = Rise::of(anon, Millis(0), now);
     let left_ms = rise.left_ms(limit_bytes - used);
     is_near(used / limit_bytes, HEAP_NEAR, left_ms).then(|| NearLimit {
         kind: LimitKind::Heap,
@@ -141,7 +143,7 @@ pub fn container(process: &ProcessSample, anon: &Series, now: Millis) -> Option<
         (None, None) => return None,
     };
     let used = limit.saturating_sub(headroom);
-    let rise = Rise::of(anon, now);
+    let rise = Rise::of(anon, Millis(0), now);
     let left_ms = rise.left_ms(headroom as f64);
     is_near(used as f64 / limit as f64, CONTAINER_NEAR, left_ms).then(|| NearLimit {
         kind: LimitKind::Container,
@@ -176,8 +178,8 @@ struct Rise {
 }
 
 impl Rise {
-    fn of(series: &Series, now: Millis) -> Rise {
-        let from = Millis(now.0.saturating_sub(SOON_MS));
+    fn of(series: &Series, since: Millis, now: Millis) -> Rise {
+        let from = since.max(Millis(now.0.saturating_sub(SOON_MS)));
         let mut points: Vec<(f64, f64)> = series
             .latest(LAST_READINGS)
             .into_iter()
@@ -238,7 +240,7 @@ mod tests {
 
     fn heap_of(step_ms: u64, values_mb: &[f64]) -> Option<NearLimit> {
         let (series, now) = series(step_ms, values_mb);
-        heap(&series, 64.0 * MB, now)
+        heap(&series, 64.0 * MB, Millis(0), now)
     }
 
     #[test]
@@ -259,7 +261,7 @@ mod tests {
         let rising: Vec<f64> = (0..8).map(|i| 57.0 + 0.2 * f64::from(i)).collect();
         assert_eq!(heap_of(6_000, &rising), None);
         let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.03 * f64::from(i)).collect();
-        assert!(heap(&series(500, &rising).0, 66.0 * MB, Millis(4_500)).is_some());
+        assert!(heap(&series(500, &rising).0, 66.0 * MB, Millis(0), Millis(4_500)).is_some());
     }
 
     #[test]
@@ -269,6 +271,19 @@ mod tests {
             let values = [6.0, 17.0, 30.0, 43.0, 43.5, 43.4, 43.6, 43.5];
             assert_eq!(heap_of(90, &values[..upto]), None, "{upto}");
         }
+    }
+
+    #[test]
+    fn what_is_loaded_before_the_loop_first_turns_is_no_rate() {
+        let (loaded, now) = series(90, &[21.0, 35.0, 48.0, 57.4]);
+        let turned = Millis(now.0 - 20);
+        assert!(heap(&loaded, 64.0 * MB, Millis(0), now).is_some());
+        assert_eq!(heap(&loaded, 64.0 * MB, turned, now), None);
+        // It is full all the same, or goes on to rise.
+        let (full, now) = series(90, &[21.0, 35.0, 48.0, 61.5]);
+        assert!(heap(&full, 64.0 * MB, Millis(now.0 - 20), now).is_some());
+        let (rises, now) = series(90, &[21.0, 48.0, 57.4, 58.0, 58.6]);
+        assert!(heap(&rises, 64.0 * MB, Millis(now.0 - 200), now).is_some());
     }
 
     #[test]
@@ -288,14 +303,14 @@ mod tests {
             assert_eq!(old(limit, node, memory), 64.0, "{node}, {memory:?} MB");
         }
         let (full, now) = series(1000, &[90.0]);
-        assert_eq!(heap(&full, 64.0 * MB, now), None);
+        assert_eq!(heap(&full, 64.0 * MB, Millis(0), now), None);
     }
 
     #[test]
     fn an_old_reading_says_nothing() {
         let (series, now) = series(1000, &[63.0]);
-        assert!(heap(&series, 64.0 * MB, now).is_some());
-        assert_eq!(heap(&series, 64.0 * MB, Millis(now.0 + FRESH_MS + 1)), None);
+        assert!(heap(&series, 64.0 * MB, Millis(0), now).is_some());
+        assert_eq!(heap(&series, 64.0 * MB, Millis(0), Millis(now.0 + FRESH_MS + 1)), None);
     }
 
     fn sample(used_mb: u64) -> ProcessSample {

@@ -318,6 +318,8 @@ struct Isolate {
     large_objects: Option<f64>,
     /// When the last reading of any kind came from the JS thread.
     heartbeat: Millis,
+    /// When the event loop first turned, as far as we were answered.
+    turned: Option<Millis>,
     memory: Option<Inside>,
     /// Heap committed, and anonymous memory of the process, when the JS thread last answered.
     then: Option<(f64, f64)>,
@@ -482,6 +484,7 @@ impl Pipeline {
                 heap_limit: None,
                 large_objects: None,
                 heartbeat: now,
+                turned: None,
                 memory: None,
                 then: None,
                 wait: None,
@@ -574,6 +577,7 @@ impl Pipeline {
         let anon = self.anon.last().map(|(_, bytes)| bytes);
         let Some(isolate) = self.isolates.get_mut(&id) else { return };
         isolate.heartbeat = at;
+        isolate.turned.get_or_insert(at);
         if let (Some(total), Some(anon)) = (reading.heap_total_bytes, anon) {
             isolate.then = Some((total, anon));
         }
@@ -745,7 +749,7 @@ impl Pipeline {
             let live = isolate.tracked.get(&SeriesId::LiveHeap).map(|tracked| &tracked.series);
             let collected =
                 live.and_then(Series::last).is_some_and(|(at, _)| at > isolate.heartbeat);
-            let seen = live.and_then(|live| near_end::heap(live, limit, now));
+            let seen = live.and_then(|live| near_end::heap(live, limit, isolate.turned?, now));
             let near = seen.or_else(|| {
                 // Where major GCs are seen, they know better.
                 let (total, anon) = isolate.then.filter(|_| !collected)?;
