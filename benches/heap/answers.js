@@ -34,8 +34,11 @@ const MORE_REQUESTS = {
   'two-hundred-bytes': [300, 2500, 2500],
 };
 const HEALTHY_REQUESTS = [3000, 600, 600];
-/** Its batch is flushed by the clock: driven faster, each batch would outweigh what leaks meanwhile. */
-const AT_ITS_OWN_PACE = 'slow-under-sawtooth';
+/**
+ * Driven as for the guard. The first one's batch is flushed by the clock: driven faster, each batch would outweigh what
+ * leaks meanwhile. The other one's pool serves 40 requests a second: driven faster, requests pile up before it.
+ */
+const AT_THEIR_OWN_PACE = new Set(['slow-under-sawtooth', 'connection-pool']);
 /** A portion ends after this time at the latest. */
 const PORTION_MS = 40_000;
 /** `analyze` is to have the leak among so many. */
@@ -80,7 +83,7 @@ function drive(app, directory, binary) {
     // It leaks only after a time, and that does not run faster.
     portions[0] = { requests: Number.POSITIVE_INFINITY, ms: app.notBefore * 1000 + 2_000 };
   }
-  const unhurried = app.name === AT_ITS_OWN_PACE;
+  const unhurried = AT_THEIR_OWN_PACE.has(app.name);
   if (unhurried) for (const portion of portions) portion.requests = Number.POSITIVE_INFINITY;
   return snapshots(app, { node: binary, directory, portions, speed: unhurried ? 1 : SPEED });
 }
