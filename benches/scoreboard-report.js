@@ -31,8 +31,8 @@ function renderDetection(board) {
   return `${[
     '# Detection scoreboard',
     'Written by `npm run scoreboard`; do not edit. Each row is one run of a program of `test/apps` under its seeded load with the guard preloaded. ' +
-      'True slopes come from a control run of the same program without the guard, between two readings after forced garbage collections; ' +
-      "the field's rules of thumb are judged on the trace of that control run, over its whole length.",
+      'True slopes come from a run of the same program without the guard: readings after forced garbage collections over the same stretch of its life; ' +
+      "the field's rules of thumb are judged on the trace of a control run, over its whole length.",
     `${board.date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGB} GB, ${machine.system}; Node ${versions.join(', ')}; ` +
       `${board.jobs} at a time; ${settings.join(' ')}.`,
     '## Totals',

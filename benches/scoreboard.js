@@ -17,6 +17,7 @@ const { FAST_SETTINGS, startApp } = require('../test/harness.js');
 const { countHeld } = require('../test/heap-contents.js');
 const { nodeBinary, versionOf } = require('../test/matrix/nodes.js');
 const { BASELINES, parseTrace } = require('./baselines.js');
+const { mean } = require('./support/statistics.js');
 const { renderDetection, renderReadme, replaceBlock } = require('./scoreboard-report.js');
 
 const ROOT = path.join(__dirname, '..');
@@ -54,6 +55,8 @@ const FULL = [
 
 /** Milliseconds a finding's heavy evidence may take after the finding itself. */
 const EVIDENCE_DEADLINE_MS = 60_000;
+/** Forced readings of a run that measures the true slope, milliseconds apart. */
+const SLOPE_PACE_MS = 5_000;
 /** A control run's first forced reading, after the app's own start. */
 const CONTROL_WARMUP_MS = 15_000;
 const MB = 1024 * 1024;
@@ -267,7 +270,7 @@ async function judge(task, { settings, register, controlMs }) {
     try {
       const control = await controlRun(task, controlMs, settings);
       row.baselines = control.baselines;
-      if (finding) compareSlopes(row, app, finding, control, load);
+      if (finding) await compareSlopes(row, task, finding, control, load);
     } catch (error) {
       row.problem = `control run: ${sentenceOf(error)}`;
     }
@@ -404,11 +407,8 @@ function snapshotVerdict(held, finding, dir) {
  * @returns {Promise<Control>}
  */
 async function controlRun({ app, node, version, seed }, lengthMs, settings) {
-  // What two readings are to give the slope of.
-  const env = app.leaks === true && app.constant ? { LEAK_KEEP_BYTECODE: '1' } : {};
   const identity = JSON.stringify([
     app,
-    env,
     version,
     seed,
     lengthMs,
@@ -423,7 +423,7 @@ async function controlRun({ app, node, version, seed }, lengthMs, settings) {
 
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'scoreboard-'));
   const traceFile = path.join(scratch, 'trace');
-  const running = await startApp(app.name, { node, guarded: false, control: true, traceFile, env });
+  const running = await startApp(app.name, { node, guarded: false, control: true, traceFile });
   const stop = new AbortController();
   const loading = runLoad(running.port, app.load, {
     seed,
@@ -463,30 +463,80 @@ async function controlRun({ app, node, version, seed }, lengthMs, settings) {
 }
 
 /**
+ * The true slope of a series over the stretch of the program's life that the finding's slope is of: least squares over
+ * readings after forced garbage collections, in a run of the same program under the same load without the guard. A later
+ * stretch would do for the leak alone; but what a program compiles and caches in its first minute grows as well.
+ * @param {Task} task
+ * @param {keyof Reading} id
+ * @param {{ fromMs: number, toMs: number }} stretch milliseconds after the load began
+ * @returns {Promise<number>} per minute
+ */
+async function trueSlope({ app, node, seed }, id, { fromMs, toMs }) {
+  const running = await startApp(app.name, { node, guarded: false, control: true });
+  const stop = new AbortController();
+  const started = Date.now();
+  const loading = runLoad(running.port, app.load, {
+    seed,
+    durationMs: 10 * toMs,
+    signal: stop.signal,
+  });
+  try {
+    /** @type {[number, number][]} */
+    const points = [];
+    for (let at = SLOPE_PACE_MS; at < toMs + SLOPE_PACE_MS; at += SLOPE_PACE_MS) {
+      await delay(started + at - Date.now());
+      const reading = await running.read();
+      points.push([(Date.now() - started) / 60_000, reading[id]]);
+    }
+    const within = points.filter(
+      ([minute]) =>
+        minute * 60_000 > fromMs - SLOPE_PACE_MS && minute * 60_000 < toMs + SLOPE_PACE_MS,
+    );
+    const x = mean(within.map(([minute]) => minute));
+    const y = mean(within.map(([, value]) => value));
+    const sum = (/** @type {(point: [number, number]) => number} */ of) =>
+      within.reduce((total, point) => total + of(point), 0);
+    return (
+      sum(([minute, value]) => (minute - x) * (value - y)) / sum(([minute]) => (minute - x) ** 2)
+    );
+  } finally {
+    stop.abort();
+    await loading;
+    await running.stop();
+  }
+}
+
+/**
  * Compares the slope of the series that the control run measures, if the finding has it, else of the best series.
  * @param {Row} row
- * @param {App} app
+ * @param {Task} task
  * @param {Finding} finding
  * @param {Control} control
  * @param {LoadResult | null} load
  */
-function compareSlopes(row, app, finding, control, load) {
+async function compareSlopes(row, task, finding, control, load) {
+  const { app } = task;
   const ids = [app.measure, ...app.series];
   const series = ids
     .map((id) => finding.series.find((candidate) => candidate.id === id))
     .find((found) => found);
-  if (!series) return;
+  if (!series || row.seconds === null) return;
   const unit = series.unit === 'bytes' ? MB : 1;
   row.slopeUnit = series.unit === 'bytes' ? 'MB/min' : '/min';
   row.slopeFound = series.slopePerHour / 60 / unit;
-  const minutes = (control.last.at - control.first.at) / 60_000;
   const leakingPerMinute = load ? (60 * load.leaking) / load.seconds : control.leakingPerMinute;
   if (series.id === 'listeners') {
     row.slopeTrue = leakingPerMinute;
   } else if (app.arithmetic && series.id === app.measure) {
     row.slopeTrue = (apps.LEAK_MB_PER_MIN * app.growth * leakingPerMinute) / (60 * app.leakRps);
+  } else if (app.leaks === true && app.constant) {
+    const toMs = 1000 * row.seconds;
+    const stretch = { fromMs: toMs - series.windowMs, toMs };
+    row.slopeTrue =
+      (await trueSlope(task, /** @type {keyof Reading} */ (series.id), stretch)) / unit;
   } else {
     const id = /** @type {keyof Reading} */ (series.id);
+    const minutes = (control.last.at - control.first.at) / 60_000;
     row.slopeTrue = (control.last[id] - control.first[id]) / minutes / unit;
   }
 }

@@ -13,11 +13,6 @@ v8.setFlagsFromString('--expose-gc');
 const gc = vm.runInNewContext('gc');
 v8.setFlagsFromString('--no-expose-gc');
 
-// V8 drops the bytecode of functions that no longer run, once, at some collection between two readings a minute apart:
-// up to 1.5 MB on Node 22, more than a third of what a program leaks meanwhile. Where two readings are to give a slope,
-// it stays.
-if (process.env.LEAK_KEEP_BYTECODE) v8.setFlagsFromString('--no-flush-bytecode');
-
 /**
  * @typedef {object} Reading
  * @property {number} at milliseconds of the monotonic clock of this process
