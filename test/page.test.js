@@ -322,7 +322,20 @@ test('the JSON has the fields of docs/STATUS-PAGE.md and no others, and bounded 
   const app = await startApp(APP, { args: ['http', 'leak'], env });
   t.after(() => app.stop());
   await app.waitForFinding(FINDING_DEADLINE_MS);
-  const { body } = await get(app.port, '/leakguard?format=json&span=5m', BEARER);
+  const drawnIds = ['rss', 'heap_used', 'live_heap', 'loop_utilization', 'handles'];
+  // A finding may come with two readings of one series and one of another.
+  const end = Date.now() + DEADLINE_MS;
+  const few = (/** @type {string} */ text) => {
+    const { process: own, isolate } = JSON.parse(text);
+    const drawn = { ...own.series, ...isolate.series };
+    const enough = drawnIds.every((id) => drawn[id]?.points.length >= 2);
+    return !enough || !(isolate.listeners[0]?.points.length > 2);
+  };
+  let body = '';
+  do {
+    assert.ok(Date.now() < end, body);
+    ({ body } = await get(app.port, '/leakguard?format=json&span=5m', BEARER));
+  } while (few(body));
   const model = JSON.parse(body);
   const text = fs.readFileSync(path.join(ROOT, 'docs', 'STATUS-PAGE.md'), 'utf8');
   const table = text.slice(text.indexOf('| field'));
@@ -342,7 +355,7 @@ test('the JSON has the fields of docs/STATUS-PAGE.md and no others, and bounded 
   }
   const { process: own, isolate } = model;
   const drawn = { ...own.series, ...isolate.series };
-  for (const id of ['rss', 'heap_used', 'live_heap', 'loop_utilization', 'handles']) {
+  for (const id of drawnIds) {
     const { points, last } = drawn[id];
     assert.ok(points.length >= 2 && points.length <= 300, `${id} ${points.length}`);
     assert.equal(typeof last, 'number');
