@@ -17,6 +17,7 @@ const SLOPE_TOLERANCE = 0.2;
  * @property {number} jobs
  * @property {Record<string, string>} settings
  * @property {Row[]} rows
+ * @property {string[]} [notes] what a reader must know of how the rows were made, written by hand
  */
 
 /**
@@ -35,6 +36,7 @@ function renderDetection(board) {
       "the field's rules of thumb are judged on the trace of a control run, over its whole length.",
     `${board.date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGB} GB, ${machine.system}; Node ${versions.join(', ')}; ` +
       `${board.jobs} at a time; ${settings.join(' ')}.`,
+    ...(board.notes ?? []),
     '## Totals',
     totals(rows, versions),
     '## The field beside it',

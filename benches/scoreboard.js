@@ -173,6 +173,7 @@ async function main() {
       machine: machine(),
       jobs: Number(values.jobs),
       settings,
+      notes: kept.length > 0 ? before.notes : undefined,
       rows: inTableOrder([...without(kept, rows), ...rows]),
     };
     if (values.readme) return writeReadme(board);
