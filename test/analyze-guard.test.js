@@ -74,7 +74,10 @@ async function stoppedAnalysis(run) {
       act(run.app, 'snapshot');
     }
     for (const pid of children(run.app.pid)) {
-      if (!read(`/proc/${pid}/maps`).includes('.heapsnapshot')) continue;
+      // It reads for some milliseconds only: no turn of the loop may come between. A zombie has no maps.
+      let maps = read(`/proc/${pid}/maps`);
+      while (maps !== '' && !maps.includes('.heapsnapshot')) maps = read(`/proc/${pid}/maps`);
+      if (maps === '') continue;
       process.kill(Number(pid), 'SIGSTOP');
       // Stopped before its end, unless it has become a zombie meanwhile.
       if (read(`/proc/${pid}/stat`).split(') ')[1]?.[0] !== 'Z') return Number(pid);
