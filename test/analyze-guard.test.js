@@ -8,7 +8,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { describe, test } = require('node:test');
 const { DEADLINE_MS, act, directory, heard, start } = require('./ending.js');
-const { container } = require('./program.js');
+const { container, parseSnapshot } = require('./program.js');
 
 const linux = process.platform === 'linux' ? false : 'needs /proc';
 const SETTINGS = {
@@ -74,7 +74,10 @@ async function stoppedAnalysis(run) {
       act(run.app, 'snapshot');
     }
     for (const pid of children(run.app.pid)) {
-      if (!read(`/proc/${pid}/maps`).includes('.heapsnapshot')) continue;
+      // It reads for some milliseconds only: no turn of the loop may come between. A zombie has no maps.
+      let maps = read(`/proc/${pid}/maps`);
+      while (maps !== '' && !maps.includes('.heapsnapshot')) maps = read(`/proc/${pid}/maps`);
+      if (maps === '') continue;
       process.kill(Number(pid), 'SIGSTOP');
       // Stopped before its end, unless it has become a zombie meanwhile.
       if (read(`/proc/${pid}/stat`).split(') ')[1]?.[0] !== 'Z') return Number(pid);
@@ -214,6 +217,71 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
       /^memory ran short for the app: \d+ MiB were left below the cgroup /,
     );
     assert.equal(read(`/proc/${pid}/stat`), '');
+    assert.equal(group.kills(), 0);
+  });
+
+  test('is not begun where there is no memory for it, and the next one is when there is', async (t) => {
+    const MB = 1 << 20;
+    const roomy = 512 * MB;
+    const group = container(t, roomy);
+    if (group === null) return;
+    const run = await start(path.join(directory(t), 'evidence'), {
+      node: group.node,
+      env: { ...SETTINGS, LEAKGUARD_MAX_PAUSE: '1h' },
+    });
+    const pid = await stoppedAnalysis(run);
+    // The next waits for it, and is begun when it has ended.
+    run.messages.length = 0;
+    act(run.app, 'snapshot');
+    const { path: file } = await heard(run, 'answer');
+    const waiting = await until('a snapshot that waits', async () => {
+      const now = await status(run);
+      return now.analyzer.waiting === 1 ? now : undefined;
+    });
+    // An analysis of the smallest heap states 100 MB. What the stopped one gives back does not make up for it, and what
+    // is left to the app is enough not to end it before we do.
+    const page = 4096;
+    const limit = Math.ceil((waiting.process.containerUsedBytes + 40 * MB) / page) * page;
+    group.limit(limit);
+    await until('a sample of the new limit', async () =>
+      (await status(run)).process.containerLimitBytes === limit ? true : undefined,
+    );
+    process.kill(pid, 'SIGKILL');
+    const refused = await until(
+      'the refusal',
+      () => run.messages.find((message) => message.refused?.reason === 'memory')?.refused,
+    );
+    assert.equal(refused.kind, 'analysis');
+    assert.equal(refused.unit, 'bytes');
+    assert.match(
+      refused.sentence,
+      /^the analysis takes \d+ MiB, which exceeds the \d+(\.\d+)? MiB left below the cgroup limit of \d+ MiB, \d+ MiB of margin kept; a limit of \d+ MiB would have sufficed$/,
+    );
+    assert.ok(refused.needed > refused.available, refused.sentence);
+    assert.ok(refused.sufficient > limit, refused.sentence);
+    const after = await status(run);
+    assert.deepEqual(after.refusals.at(-1), refused);
+    assert.deepEqual(after.analyzer, { running: null, waiting: 0, problem: null });
+    assert.deepEqual(children(run.app.pid), []);
+    assert.ok(after.analyses.every((/** @type {any} */ one) => one.path !== file));
+    // The snapshot is there, whole.
+    assert.ok(parseSnapshot(file).nodeCount > 0);
+    assert.equal(after.snapshots.at(-1).path, file);
+
+    // With room again the next one is analysed as ever.
+    group.limit(roomy);
+    await until('a sample of the old limit', async () =>
+      (await status(run)).process.containerLimitBytes === roomy ? true : undefined,
+    );
+    run.messages.length = 0;
+    act(run.app, 'snapshot');
+    const next = await heard(run, 'answer');
+    const { analysis } = await until('the analysis', () =>
+      run.messages.find((message) => message.analysis),
+    );
+    assert.equal(analysis.path, next.path);
+    act(run.app, 'exit', 0);
+    assert.deepEqual(await run.app.exit, { code: 0, signal: null });
     assert.equal(group.kills(), 0);
   });
 

@@ -352,8 +352,10 @@ describe('a page in Chromium', { skip, timeout: 15 * 60_000 }, () => {
         assert.equal(visible, 0, control);
       }
       assert.equal(await page.locator('details:not([open])').count(), 0);
+      assert.equal(await page.locator('.path li.more').count(), 0, 'no step is left out');
       await page.evaluate('dispatchEvent(new Event("afterprint"))');
       assert.equal(await page.locator('#suspect-1 details[open]').count(), 0);
+      assert.equal(await page.locator('#suspect-1 li.more').count(), 1);
       assert.ok((await page.pdf()).length > 10_000);
     });
   });

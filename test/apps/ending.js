@@ -9,7 +9,7 @@ const leakguard = require('../../index.js');
 /** @param {object} message */
 const tell = (message) => process.send?.(message);
 
-for (const kind of ['postmortem', 'finding', 'snapshot', 'analysis', 'error']) {
+for (const kind of ['postmortem', 'finding', 'snapshot', 'analysis', 'refused', 'error']) {
   /** @type {any} */ (leakguard).on(kind, (/** @type {any} */ about) => {
     tell({ [kind]: about instanceof Error ? { message: about.message } : about });
   });

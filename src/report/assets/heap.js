@@ -370,6 +370,7 @@ function pathDetails(path, open) {
           type: 'button',
           class: 'quiet',
           onclick: () => {
+            foldedSteps.delete(more);
             more.replaceWith(...rest);
             rest[0].setAttribute('tabindex', '-1');
             rest[0].focus();
@@ -378,6 +379,7 @@ function pathDetails(path, open) {
         `Show ${grouped(hidden)} more steps`,
       ),
     );
+    foldedSteps.set(more, rest);
     list.append(...steps.slice(0, PATH_ENDS), more, ...steps.slice(-PATH_ENDS));
   } else {
     list.append(...steps);

@@ -2,7 +2,7 @@
 
 const END_WORDS = {
   running: 'running',
-  in_order: 'ended in order',
+  in_order: 'in order',
   cut_off: 'cut off',
   unknown: 'unknown',
 };
@@ -51,7 +51,7 @@ function historyPage(model) {
       section(
         'refusals',
         'Not done, and why',
-        'The guard refuses what could harm the app. Each says what would have sufficed.',
+        'The guard refuses what could harm the app. Each says why.',
         table({
           label: 'refusals',
           rows: refusals,

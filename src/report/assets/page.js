@@ -101,6 +101,12 @@ function signed(value, format) {
   return value > 0 ? `+${format(value)}` : format(value);
 }
 
+/**
+ * What stands for the steps of a path that are folded away, and those steps.
+ * @type {Map<HTMLElement, HTMLElement[]>}
+ */
+const foldedSteps = new Map();
+
 /** @param {number} share 0 to 1 */
 function percent(share) {
   const value = share * 100;

@@ -154,8 +154,13 @@ function start(pages) {
   addEventListener('beforeprint', () => {
     unfolded = [...document.querySelectorAll('details')].filter((each) => !each.open);
     for (const each of unfolded) each.open = true;
+    for (const [more, rest] of foldedSteps) more.replaceWith(...rest);
   });
   addEventListener('afterprint', () => {
     for (const each of unfolded) each.open = false;
+    for (const [more, rest] of foldedSteps) {
+      rest[0]?.before(more);
+      for (const step of rest) step.remove();
+    }
   });
 }
