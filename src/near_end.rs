@@ -44,6 +44,10 @@ const LAST_READINGS: usize = 8;
 /// Readings that must have risen one after the other for a rate to be believed.
 const RISING_READINGS: usize = 3;
 
+/// What the readings rose by must be this share of what is left: three readings within a second say nothing of the next
+/// minute.
+const RISE_OF_ROOM: f64 = 1.0 / 16.0;
+
 /// A reading of the live heap that is older says nothing of now.
 const FRESH_MS: u64 = 30_000;
 
@@ -195,8 +199,13 @@ impl Rise {
         Rise { points, per_ms: per_ms.filter(|slope| *slope > 0.0), now }
     }
 
+    /// Until `room` bytes are full; `None` where the readings do not rise, or too little for so much.
     fn left_ms(&self, room: f64) -> Option<u64> {
-        self.per_ms.map(|per_ms| (room.max(0.0) / per_ms) as u64)
+        let room = room.max(0.0);
+        let (first, last) = (self.points.first()?, self.points.last()?);
+        let per_ms =
+            self.per_ms.filter(|per_ms| per_ms * (last.0 - first.0) >= room * RISE_OF_ROOM);
+        per_ms.map(|per_ms| (room / per_ms) as u64)
     }
 
     fn evidence(&self, series: SeriesId) -> Evidence {
@@ -260,8 +269,11 @@ mod tests {
         // 2 MB/min at 57 MB: three minutes left is not yet the end, one minute is.
         let rising: Vec<f64> = (0..8).map(|i| 57.0 + 0.2 * f64::from(i)).collect();
         assert_eq!(heap_of(6_000, &rising), None);
-        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.03 * f64::from(i)).collect();
-        assert!(heap(&series(500, &rising).0, 66.0 * MB, Millis(0), Millis(4_500)).is_some());
+        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.06 * f64::from(i)).collect();
+        assert!(heap(&series(1_000, &rising).0, 66.0 * MB, Millis(0), Millis(8_000)).is_some());
+        // At the same rate, seen for a second.
+        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.009 * f64::from(i)).collect();
+        assert_eq!(heap(&series(150, &rising).0, 66.0 * MB, Millis(0), Millis(2_050)), None);
     }
 
     #[test]
