@@ -231,13 +231,12 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     });
     const pid = await stoppedAnalysis(run);
     // The next waits for it, and is begun when it has ended.
-    run.messages.length = 0;
     act(run.app, 'snapshot');
-    const { path: file } = await heard(run, 'answer');
     const waiting = await until('a snapshot that waits', async () => {
       const now = await status(run);
       return now.analyzer.waiting === 1 ? now : undefined;
     });
+    const file = waiting.snapshots.at(-1).path;
     // An analysis of the smallest heap states 100 MB. What the stopped one gives back does not make up for it, and what
     // is left to the app is enough not to end it before we do.
     const page = 4096;
