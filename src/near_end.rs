@@ -44,9 +44,9 @@ const LAST_READINGS: usize = 8;
 /// Readings that must have risen one after the other for a rate to be believed.
 const RISING_READINGS: usize = 3;
 
-/// What the readings rose by must be this share of what is left: three readings within a second say nothing of the next
-/// minute.
-const RISE_OF_ROOM: f64 = 1.0 / 16.0;
+/// What the readings rose by must be this share of what is left: a few seconds say nothing of the next two minutes. A
+/// flat app gains half a megabyte while it warms up, an eighth of what 64 MB have left at 90 %.
+const RISE_OF_ROOM: f64 = 0.25;
 
 /// A reading of the live heap that is older says nothing of now.
 const FRESH_MS: u64 = 30_000;
@@ -269,11 +269,14 @@ mod tests {
         // 2 MB/min at 57 MB: three minutes left is not yet the end, one minute is.
         let rising: Vec<f64> = (0..8).map(|i| 57.0 + 0.2 * f64::from(i)).collect();
         assert_eq!(heap_of(6_000, &rising), None);
-        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.06 * f64::from(i)).collect();
+        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.15 * f64::from(i)).collect();
         assert!(heap(&series(1_000, &rising).0, 66.0 * MB, Millis(0), Millis(8_000)).is_some());
         // At the same rate, seen for a second.
-        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.009 * f64::from(i)).collect();
+        let rising: Vec<f64> = (0..8).map(|i| 61.0 + 0.0225 * f64::from(i)).collect();
         assert_eq!(heap(&series(150, &rising).0, 66.0 * MB, Millis(0), Millis(2_050)), None);
+        // An app that warms up at 90 % of its heap.
+        let warming = [57.7, 57.8, 57.85, 57.9, 58.0, 58.05, 58.1, 58.2];
+        assert_eq!(heap_of(1_000, &warming), None);
     }
 
     #[test]
@@ -294,7 +297,7 @@ mod tests {
         // It is full all the same, or goes on to rise.
         let (full, now) = series(90, &[21.0, 35.0, 48.0, 61.5]);
         assert!(heap(&full, 64.0 * MB, Millis(now.0 - 20), now).is_some());
-        let (rises, now) = series(90, &[21.0, 48.0, 57.4, 58.0, 58.6]);
+        let (rises, now) = series(90, &[21.0, 48.0, 57.4, 58.4, 59.4]);
         assert!(heap(&rises, 64.0 * MB, Millis(now.0 - 200), now).is_some());
     }
 
@@ -344,8 +347,8 @@ mod tests {
         assert_eq!(container(&sample(130), &rising, now), None);
         let (level, now) = series(1000, &[200.0, 201.0, 200.0, 201.0, 200.5, 201.0]);
         assert_eq!(container(&sample(240), &level, now), None);
-        // A minute left at 92 %.
-        let slow: Vec<f64> = (0..8).map(|i| 200.0 + 0.4 * f64::from(i)).collect();
+        // A quarter of a minute left at 92 %.
+        let slow: Vec<f64> = (0..8).map(|i| 200.0 + 1.2 * f64::from(i)).collect();
         let (slow, now) = series(1000, &slow);
         assert!(container(&sample(236), &slow, now).is_some());
         assert_eq!(container(&ProcessSample::default(), &slow, now), None);
