@@ -307,11 +307,11 @@ async function guardedRun({ app, node, seed }, { settings, register, row }) {
       row.seconds = Math.round((Date.parse(finding.time) - started) / 100) / 10;
       row.verdict = verdictOn(app, finding, row.seconds);
       row.series = finding.series.map((series) => series.id);
-      row.sentence = finding.sentence;
+      row.sentence = withoutRoot(finding.sentence);
       if (app.leaks !== false) {
         finding = await evidenceOf(running, finding);
         row.cause = causeIsNamed(app, finding) ? 'right' : 'wrong';
-        row.sentence = finding.sentence;
+        row.sentence = withoutRoot(finding.sentence);
         row.snapshot = app.holds && snapshotVerdict(app.holds, finding, running.dir);
       }
     }
@@ -325,6 +325,11 @@ async function guardedRun({ app, node, seed }, { settings, register, row }) {
     await loading;
     await running.stop();
   }
+}
+
+/** @param {string} sentence that may name files by their path on this machine */
+function withoutRoot(sentence) {
+  return sentence.replaceAll(path.join(ROOT, path.sep), '');
 }
 
 /**
