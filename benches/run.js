@@ -22,6 +22,7 @@ const MEASUREMENTS = [
   require('./idle.js'),
   require('./express-cpu.js'),
   require('./routes.js'),
+  require('./fork-pause.js'),
   require('./require.js'),
   require('./native.js'),
   require('./metrics.js'),

@@ -9,6 +9,8 @@ const { execFile } = require('node:child_process');
 const crypto = require('node:crypto');
 const { once } = require('node:events');
 const fs = require('node:fs');
+const inspector = require('node:inspector');
+const path = require('node:path');
 const { Worker } = require('node:worker_threads');
 const express = require('express');
 const leakguard = require('..');
@@ -93,26 +95,66 @@ async function snapshot() {
   return { ...answer, fork: event?.fork, pauseMs: event?.pauseMs };
 }
 
-/** A snapshot, and the longest time between two turns of the loop meanwhile. */
-async function timedSnapshot() {
-  let last = performance.now();
-  let gapMs = 0;
-  const turns = setInterval(() => {
-    const now = performance.now();
-    gapMs = Math.max(gapMs, now - last);
-    last = now;
-  }, 1);
-  const answer = await snapshot();
-  await new Promise((resolve) => setTimeout(resolve, 5));
-  clearInterval(turns);
-  return { ...answer, gapMs };
+// Another package's snapshots, for the comparison of pauses (fork-pause.js), where the guard is off.
+const DUMPERS = path.join(__dirname, 'peers', 'dumpers', 'node_modules');
+const dumper = process.env.SOAK_DUMPER && require(path.join(DUMPERS, process.env.SOAK_DUMPER));
+if (process.env.SOAK_DUMPER === 'xprofiler') dumper();
+
+/** @param {string} by @param {string} dir */
+async function dump(by, dir) {
+  const file = path.join(dir, 'dump.heapsnapshot');
+  if (by === 'heapdump') dumper.writeSnapshot(file);
+  else {
+    const port = Number(new URL(String(inspector.url())).port);
+    await dumper({ heapdumpOnOOM: false, port, path: dir }).createHeapSnapshot(file);
+  }
 }
 
-/** @param {{ order?: string, id?: number }} message */
+/** CPU time of this thread so far, milliseconds; 0 where the system does not say. */
+function threadCpuMs() {
+  try {
+    return Number(fs.readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
+  } catch {
+    return 0;
+  }
+}
+
+/** The longest time between two turns of the loop, and CPU, since it was last told to watch. */
+const watch = {
+  last: 0,
+  gapMs: 0,
+  cpuMs: 0,
+  /** @type {NodeJS.Timeout | undefined} */ turns: undefined,
+};
+
+function startWatch() {
+  watch.last = performance.now();
+  watch.gapMs = 0;
+  watch.cpuMs = threadCpuMs();
+  watch.turns = setInterval(turn, 1);
+}
+
+function turn() {
+  const now = performance.now();
+  watch.gapMs = Math.max(watch.gapMs, now - watch.last);
+  watch.last = now;
+}
+
+async function watched() {
+  // The turn that a stop delayed comes first.
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  turn();
+  clearInterval(watch.turns);
+  return { gapMs: watch.gapMs, cpuMs: threadCpuMs() - watch.cpuMs };
+}
+
+/** @param {{ order?: string, id?: number, by?: string, dir?: string }} message */
 async function obey(message) {
   if (message.order === 'gc') return leakguard[Symbol.for('leakguard.gcStage')]();
   if (message.order === 'snapshot') return snapshot();
-  if (message.order === 'timed-snapshot') return timedSnapshot();
+  if (message.order === 'dump') return dump(String(message.by), String(message.dir));
+  if (message.order === 'watch') return startWatch();
+  if (message.order === 'watched') return watched();
   if (message.order === 'state') {
     return {
       fork: leakguard.status().fork,
@@ -126,7 +168,10 @@ async function obey(message) {
 }
 process.on('message', (message) => {
   const { id } = /** @type {{ id?: number }} */ (message);
-  obey(/** @type {any} */ (message)).then((answer) => process.send?.({ id, answer }));
+  obey(/** @type {any} */ (message)).then(
+    (answer) => process.send?.({ id, answer }),
+    (error) => process.send?.({ id, error: String(error) }),
+  );
 });
 process.on('disconnect', () => process.exit(0));
 
