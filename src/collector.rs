@@ -47,14 +47,6 @@ const REMEMBERED: usize = 16;
 /// How long the JS thread may take to begin a snapshot that was granted.
 const BEGIN_WITHIN_MS: u64 = 30_000;
 
-/// Whether `auto` forks where the self-test passes. What decides it is the soak (docs/SOAK.md): 99 % of at least
-/// 300 snapshots and 99.9 % of at least 3,000 GC stages good after at most three tries, and no app harmed. What was
-/// run so far had no failure, and is too little to say that.
-const AUTO_FORKS: bool = false;
-
-/// Why `auto` does not fork.
-const NOT_BY_ITSELF: &str = "auto does not fork yet, LEAKGUARD_SNAPSHOT=fork does";
-
 /// What the child of a GC-stage trial may add to its address space, and how long it may take.
 const TRIAL_BUDGET_BYTES: u64 = 4 << 30;
 const TRIAL_LIFETIME: Duration = Duration::from_secs(60);
@@ -1336,9 +1328,6 @@ impl Collector {
                 (None, "LEAKGUARD_SNAPSHOT does not ask for it".to_owned())
             }
             (None, _) => (None, "tried at the end of the warm-up, or when first needed".to_owned()),
-            (_, SnapshotMode::Auto) if !auto_forks(&self.config) => {
-                (None, NOT_BY_ITSELF.to_owned())
-            }
             (Some(ForkAbility::Possible(_)), _) => (Some(true), "the self-test passed".to_owned()),
             (Some(ForkAbility::Not(why)), _) => (Some(false), why.clone()),
         };
@@ -1387,16 +1376,10 @@ impl Collector {
     }
 }
 
-fn auto_forks(config: &Config) -> bool {
-    AUTO_FORKS || config.without.soak
-}
-
 /// Why the settings allow no forked snapshot; `None` if they do.
 pub fn settings_against_fork(config: &Config) -> Option<&'static str> {
     match config.snapshot {
-        SnapshotMode::Fork => None,
-        SnapshotMode::Auto if auto_forks(config) => None,
-        SnapshotMode::Auto => Some(NOT_BY_ITSELF),
+        SnapshotMode::Fork | SnapshotMode::Auto => None,
         SnapshotMode::Inline | SnapshotMode::Off => Some("LEAKGUARD_SNAPSHOT does not allow it"),
     }
 }

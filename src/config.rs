@@ -320,10 +320,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "without",
-        Kind::Words(&["pressure", "epilogue", "gc", "soak"]),
+        Kind::Words(&["pressure", "epilogue", "gc"]),
         "none",
-        "ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves; \
-         `soak`: `auto` forks snapshots, whatever docs/SOAK.md says",
+        "ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves",
     ),
 ];
 
@@ -364,7 +363,7 @@ pub enum Compress {
     Zstd,
 }
 
-/// What tests do without: ways of knowing the live heap, and caution.
+/// Ways of knowing the live heap that are not to be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Without {
     /// `MemoryPressureNotification`.
@@ -373,8 +372,6 @@ pub struct Without {
     pub epilogue: bool,
     /// Forced `gc()`.
     pub gc: bool,
-    /// The soak that has to pass before `auto` forks snapshots.
-    pub soak: bool,
 }
 
 /// The settings in force, parsed.
@@ -758,7 +755,6 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             pressure: without("pressure"),
             epilogue: without("epilogue"),
             gc: without("gc"),
-            soak: without("soak"),
         },
         origins: chosen
             .iter()

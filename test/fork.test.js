@@ -229,12 +229,7 @@ describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, 
   });
 
   test('auto goes on inline when no child comes through', async () => {
-    // `auto` forks by itself only once the soak has shown that it may.
-    const app = await start({
-      LEAKGUARD_SNAPSHOT: 'auto',
-      LEAKGUARD_WITHOUT: 'soak',
-      SOAK_HEAP_MB: '15',
-    });
+    const app = await start({ LEAKGUARD_SNAPSHOT: 'auto', SOAK_HEAP_MB: '15' });
     try {
       const answer = give(app, 'snapshot');
       await killThree(app);
