@@ -189,7 +189,8 @@ test('a disk that fills in the middle of a snapshot costs the snapshot and nothi
       return write(...args);
     };
     ${SNAPSHOT}`;
-  const { report, warnings } = await ask(t, source, { dir });
+  // Forked, it is in fork.test.js.
+  const { report, warnings } = await ask(t, source, { dir, env: { LEAKGUARD_SNAPSHOT: 'inline' } });
   assert.equal(report.answer.refused.reason, 'failed');
   assert.equal(warnings.length, 1);
   assert.deepEqual(files(dir, /\.(part|heapsnapshot|meta)$/), []);

@@ -70,7 +70,7 @@ test('an idle app has the same threads, descriptors, handles, timers, buffers an
   assert.ok(Math.abs(last - alone.arrayBuffers) < 64 * 1024, `${last} and ${alone.arrayBuffers}`);
 });
 
-test('nothing of the guard is counted while a snapshot is written', async (t) => {
+test('nothing of the guard is counted while a snapshot is written inline', async (t) => {
   const { report } = await ask(
     t,
     `const leakguard = require(process.env.GUARD); ${APP}
@@ -99,6 +99,7 @@ test('nothing of the guard is counted while a snapshot is written', async (t) =>
        await until(() => leakguard.status().cost.ticks > after);
        process.stdout.write(JSON.stringify({ before, during, after: figures(), stood, taken: answer.path !== undefined }), () => process.exit());
      })();`,
+    { env: { LEAKGUARD_SNAPSHOT: 'inline' } },
   );
   assert.equal(report.taken, true);
   for (const figures of [...report.during, report.after]) assert.deepEqual(figures, report.before);
@@ -106,4 +107,38 @@ test('nothing of the guard is counted while a snapshot is written', async (t) =>
     report.stood >= report.before.threads + 2,
     'the sampler and the sink are threads, and are not counted',
   );
+});
+
+test('nothing of the guard is counted while a child writes a snapshot', async (t) => {
+  const { report } = await ask(
+    t,
+    `const leakguard = require(process.env.GUARD); ${APP}
+     globalThis.keep = Array.from({ length: 200000 }, (_, i) => ({ i }));
+     (async () => {
+       const figures = () => { const { series } = leakguard.status().process; return series.fds && { threads: series.threads.last, fds: series.fds.last }; };
+       await until(() => leakguard.status().liveHeap?.readings > 0);
+       const before = await until(figures);
+       const answer = leakguard.snapshot();
+       const during = [];
+       let children = 0;
+       let done = false;
+       answer.finally(() => { done = true; });
+       let { ticks } = leakguard.status().cost;
+       await until(() => {
+         children = Math.max(children, fs.readFileSync('/proc/self/task/' + process.pid + '/children', 'utf8').split(' ').length - 1);
+         const now = leakguard.status().cost.ticks;
+         if (now > ticks) { ticks = now; during.push(figures()); }
+         return done;
+       });
+       const { path, meta } = await answer;
+       const after = leakguard.status().cost.ticks + 2;
+       await until(() => leakguard.status().cost.ticks > after);
+       process.stdout.write(JSON.stringify({ before, during, after: figures(), children, mode: path && meta.mode }), () => process.exit());
+     })();`,
+    { env: { LEAKGUARD_SNAPSHOT: 'fork' } },
+  );
+  assert.equal(report.mode, 'fork');
+  assert.ok(report.children > 0, 'a child was there');
+  assert.ok(report.during.length > 1);
+  for (const figures of [...report.during, report.after]) assert.deepEqual(figures, report.before);
 });

@@ -301,7 +301,12 @@ pub fn spawn(
     job: SinkJob,
     report: Sender<SinkReport>,
 ) -> io::Result<SinkHandle> {
-    start(report, move |discard| Sink::new(&store, job, discard).run(input))
+    // Counted from now on, not from when the thread gets to run.
+    let counted = own::fd();
+    start(report, move |discard| {
+        let _own = counted;
+        Sink::new(&store, job, discard).run(input)
+    })
 }
 
 /// Takes over a snapshot that V8 has written to a path, where a process cannot name its own pipe. Ask
@@ -363,7 +368,6 @@ impl<'a> Sink<'a> {
     }
 
     fn run(mut self, mut input: File) -> SinkReport {
-        let _own = own::fd();
         let result = no_panic(|| self.stream(&mut input));
         if result.is_err() {
             self.drain(&mut input);
