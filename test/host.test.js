@@ -258,6 +258,59 @@ test('handlers that throw or reject become warnings, and the app lives', async (
   assert.notEqual(report.state, 'failed');
 });
 
+test("what the app has broken under the guard's feet costs that step and one warning", async (t) => {
+  const source = `
+    const v8 = require('node:v8');
+    const { EventEmitter } = require('node:events');
+    const leakguard = require(process.env.GUARD);
+    const uncaught = [];
+    process.on('uncaughtException', (error) => uncaught.push(error.message));
+    const warned = new Set();
+    process.on('warning', (warning) => warned.add(warning.message));
+    const broken = (what) => () => { throw new Error('broken ' + what); };
+    v8.getHeapStatistics = broken('statistics');
+    process.getActiveResourcesInfo = broken('resources');
+    class Odd extends EventEmitter { eventNames() { return broken('names')(); } }
+    const odd = new Odd();
+    leakguard.watch(odd);
+    const alive = setInterval(() => {}, 1000);
+    (async () => {
+      await until(() => warned.size === 3);
+      // What is asked for with what fails is done all the same.
+      const taken = [];
+      for (let i = 0; i < 3; i++) taken.push(typeof (await leakguard.snapshot()).path);
+      clearInterval(alive);
+      process.stdout.write(JSON.stringify({ uncaught, taken, failure: leakguard.status().failure, warned: [...warned] }));
+    })();`;
+  const { report, warnings, stderr } = await ask(t, source);
+  assert.deepEqual(report.uncaught, []);
+  assert.deepEqual(report.taken, ['string', 'string', 'string']);
+  assert.equal(report.failure, null);
+  assert.equal(warnings.length, 3, stderr);
+  for (const what of ['statistics', 'resources', 'names'])
+    assert.ok(report.warned.some((/** @type {string} */ one) => one.endsWith(`broken ${what}`)));
+});
+
+test('the guard takes the JS thread of an idle app a few milliseconds at each tick at most', async (t) => {
+  // CPU time of that thread, whatever else the machine does.
+  const source = `
+    const leakguard = require(process.env.GUARD);
+    const cpuMs = () => Number(require('node:fs').readFileSync('/proc/self/task/' + process.pid + '/schedstat', 'utf8').split(' ')[0]) / 1e6;
+    const now = () => ({ cpu: cpuMs(), ticks: leakguard.status().cost.ticks });
+    until(() => leakguard.status().isolates[0]?.series.timers).then(() => {
+      const begin = now();
+      // Looked at seldom: looking costs as well.
+      const timer = setInterval(() => {
+        const end = now();
+        if (end.ticks < begin.ticks + 60) return;
+        clearInterval(timer);
+        process.stdout.write(JSON.stringify({ perTick: (end.cpu - begin.cpu) / (end.ticks - begin.ticks) }));
+      }, 200);
+    });`;
+  const { report } = await ask(t, source);
+  assert.ok(report.perTick < 6, `${report.perTick} ms`);
+});
+
 test('an error that nobody listens to is one warning', async (t) => {
   const source = `
     const leakguard = require(process.env.GUARD);
