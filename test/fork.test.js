@@ -101,6 +101,15 @@ function read(file) {
   }
 }
 
+/** @param {string} file */
+function link(file) {
+  try {
+    return fs.readlinkSync(file);
+  } catch {
+    return 'gone';
+  }
+}
+
 /** @param {number} pid @returns {number[]} its children, zombies included */
 function childrenOf(pid) {
   const tasks = fs.existsSync(`/proc/${pid}/task`) ? fs.readdirSync(`/proc/${pid}/task`) : [];
@@ -285,6 +294,18 @@ describe('forked snapshots', { skip: forks ? false : 'Linux with glibc only' }, 
       // The first number is the system call: 1 is write on x86-64, 64 on arm64.
       const write = process.arch === 'arm64' ? '64 ' : '1 ';
       await until('a full pipe', () => read(`/proc/${child}/syscall`).startsWith(write));
+      // Nothing of the app is in its hands: no socket, no file, no handler of a signal.
+      const held = fs.readdirSync(`/proc/${child}/fd`).map((fd) => link(`/proc/${child}/fd/${fd}`));
+      assert.deepEqual([...new Set(held.map((to) => to.replace(/\d+/, 'N')))].sort(), [
+        '/dev/null',
+        'pipe:[N]',
+      ]);
+      const status = read(`/proc/${child}/status`);
+      const signals = (/** @type {string} */ name) =>
+        BigInt(`0x${new RegExp(`^${name}:\\s+(\\w+)$`, 'm').exec(status)?.[1]}`);
+      // Two are the C library's own: 32 and 33.
+      assert.equal(signals('SigCgt') & ~(3n << 31n), 0n, status);
+      assert.equal(signals('SigBlk'), 0n, status);
       process.kill(app.pid, 'SIGCONT');
       const { fork, path: file } = await answer;
       assert.equal(fork.tries, 1, fork.mishaps.join());

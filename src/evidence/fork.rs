@@ -739,13 +739,15 @@ pub struct Child {
     pid: libc::pid_t,
     /// Names the child even if somebody else has waited for it and its number was given away.
     handle: Option<OwnedFd>,
+    _own: Option<own::Fd>,
     ended: bool,
 }
 
 impl Child {
     fn new(pid: libc::pid_t) -> Child {
         let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Child { pid, handle, ended: false }
+        let own = handle.is_some().then(own::fd);
+        Child { pid, handle, _own: own, ended: false }
     }
 
     /// Its process id.

@@ -196,7 +196,7 @@ struct Run<'a> {
 /// The bytes of one try.
 enum Way {
     Sink { sink: SinkHandle, reports: Receiver<SinkReport> },
-    Pipe(File),
+    Pipe(File, own::Fd),
 }
 
 impl<'a> Run<'a> {
@@ -239,9 +239,10 @@ impl<'a> Run<'a> {
             Mishap::Final(failure(RefusalReason::State, format!("no pipe for it: {error}")))
         })?;
         let write = Arc::new(write);
-        let _own = (own::fd(), own::fd());
+        let own_write = own::fd();
         let way = match &self.errand {
-            Errand::GcStage => Way::Pipe(read),
+            // The sink counts its end itself.
+            Errand::GcStage => Way::Pipe(read, own::fd()),
             Errand::Snapshot { store, job } => {
                 let (sender, reports) = bounded(1);
                 let sink =
@@ -256,10 +257,11 @@ impl<'a> Run<'a> {
             self.report.tries += 1;
             // From here on the child's end is the only one: its death ends the pipe.
             drop(write);
+            drop(own_write);
             self.watch(child)
         });
         match (result, way) {
-            (Ok(()), Way::Pipe(mut read)) => {
+            (Ok(()), Way::Pipe(mut read, _own)) => {
                 let mut text = String::new();
                 let _ = read.read_to_string(&mut text);
                 if text == "ok" {
@@ -268,7 +270,7 @@ impl<'a> Run<'a> {
                 Err(Mishap::Again("the child succeeded and said nothing".into()))
             }
             (Ok(()), Way::Sink { reports, .. }) => self.file(&reports),
-            (Err(mishap), Way::Pipe(_)) => Err(mishap),
+            (Err(mishap), Way::Pipe(..)) => Err(mishap),
             (Err(mishap), Way::Sink { sink, reports }) => {
                 sink.discard();
                 if let Ok(report) = reports.recv_timeout(SINK_WITHIN) {
