@@ -66,6 +66,16 @@ for (const [what, source] of ENDINGS) {
         .filter((line) => line !== '' && !OURS.test(line) && !line.includes(path.sep));
     assert.deepEqual(lines(guarded.stderr), lines(alone.stderr));
     assert.deepEqual(guarded.warnings, []);
+    // Later too, when the native thread is at work and a run is recorded whose end is noted at exit.
+    const late = await run(
+      t,
+      `const leakguard = require(process.env.GUARD);
+       until(() => leakguard.status().recorder?.samples > 1).then(() => setImmediate(() => {\n${source}\n}));`,
+    );
+    assert.equal(late.code, alone.code, late.stderr);
+    assert.equal(late.signal, alone.signal);
+    assert.equal(late.stdout, alone.stdout);
+    assert.deepEqual(late.warnings, []);
   });
 }
 
@@ -289,6 +299,40 @@ test("what the app has broken under the guard's feet costs that step and one war
   assert.equal(warnings.length, 3, stderr);
   for (const what of ['statistics', 'resources', 'names'])
     assert.ok(report.warned.some((/** @type {string} */ one) => one.endsWith(`broken ${what}`)));
+});
+
+test('what throws when the guard looks at it throws for nobody', async (t) => {
+  const source = `
+    const diagnostics = require('node:diagnostics_channel');
+    const { EventEmitter } = require('node:events');
+    const http = require('node:http');
+    const leakguard = require(process.env.GUARD);
+    const thrown = [];
+    process.on('uncaughtException', (error) => thrown.push(error.message));
+    // Once it has its first listener, nobody may read this emitter's table.
+    let armed = false;
+    const emitter = new Proxy(new EventEmitter(), {
+      get(target, key) { if (armed && key === '_events') throw new Error('emitter'); return target[key]; },
+      set(target, key, value) { target[key] = value; armed = key === '_eventsCount'; return true; },
+    });
+    emitter.on('x', () => {});
+    // Node takes it and adds nothing.
+    new EventTarget().addEventListener('x', null);
+    const trap = (name) => ({ get() { throw new Error(name); } });
+    diagnostics.channel('tracing:fastify.request.handler:start').publish(Object.defineProperty({}, 'request', trap('fastify')));
+    const server = http.createServer((request, response) => {
+      Object.defineProperty(request, 'route', trap('route'));
+      response.end('served');
+    }).listen(0, '127.0.0.1', async () => {
+      const answer = await fetch('http://127.0.0.1:' + server.address().port);
+      const text = await answer.text();
+      // What a subscriber throws is thrown at the next tick.
+      await until(() => leakguard.status().cost.ticks > 3);
+      process.stdout.write(JSON.stringify({ text, thrown }), () => process.exit());
+    });`;
+  const { report, warnings } = await ask(t, source);
+  assert.deepEqual(report, { text: 'served', thrown: [] });
+  assert.deepEqual(warnings, []);
 });
 
 test('the guard takes the JS thread of an idle app a few milliseconds at each tick at most', async (t) => {
