@@ -120,7 +120,9 @@ test('nor while a snapshot is forked, analysed and handed to a hook', {
   const home = temporary(t);
   // In place of the analysis: it takes until the app ends.
   const analysis = path.join(home, 'analysis');
-  fs.writeFileSync(analysis, '#!/bin/sh\nexec sleep 600\n', { mode: 0o755 });
+  fs.writeFileSync(analysis, '#!/bin/sh\nwhile kill -0 $PPID; do sleep 0.1; done 2> /dev/null\n', {
+    mode: 0o755,
+  });
   const untilGone =
     "setInterval(() => require('node:fs').existsSync(process.env.LEAKGUARD_FILE) || process.exit(), 50)";
   const { report } = await ask(
