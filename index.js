@@ -320,35 +320,61 @@ class Leakguard extends EventEmitter {
     return require('./lib/analyze').diff(before, after, later);
   }
 
+  /**
+   * What the native thread asks for, in the order in which it is done.
+   *
+   * @type {[bits: number, step: (native: any, bits: number) => void][]}
+   */
+  #steps = [
+    [work.HEAP_AFTER_GC, (native) => probes.readHeap(native, true)],
+    [work.HEAP_AFTER_GC, () => listeners.afterMajorGc()],
+    [work.HEAP, (native) => probes.readHeap(native, false)],
+    // With the reading that they are compared with, or now and then for `status()`.
+    [
+      work.HEAP_AFTER_GC | work.ROUTES,
+      (native, bits) => routes.report(native, (bits & work.HEAP_AFTER_GC) !== 0),
+    ],
+    [work.TIMERS, (native) => probes.countTimers(native)],
+    [work.LISTENERS, (native) => listeners.report(native)],
+    [work.OBSERVE_MAJOR, (native) => gc.observeMajor(native)],
+    [work.FORCE_GC, (native) => gc.forceGc(native)],
+    // Before the snapshot, which may stop the loop for seconds: a finding waits for the reading.
+    [work.PROFILE, (native) => this.#doProfile(native)],
+    [work.PAGE, (native) => this.#page?.takeAnswers(native)],
+    [work.SNAPSHOT, (native) => this.#takeSnapshot(native)],
+    [work.EVENTS, (native) => this.#takeEvents(native)],
+  ];
+
   #onWake() {
     const native = this.#native;
     if (native === null) return;
-    try {
-      const bits = native.takeWork();
+    this.#safely(() => {
       gc.expireObserver();
-      if (bits & work.HEAP_AFTER_GC) {
-        probes.readHeap(native, true);
-        listeners.afterMajorGc();
+      const bits = native.takeWork();
+      // The app may have patched what a step calls: that costs this step, and no other that was asked for with it.
+      for (const [asked, step] of this.#steps) {
+        if (bits & asked) this.#safely(() => step(native, bits));
       }
-      if (bits & work.HEAP) probes.readHeap(native, false);
-      // With the reading that they are compared with, or now and then for `status()`.
-      if (bits & work.HEAP_AFTER_GC) routes.report(native, true);
-      else if (bits & work.ROUTES) routes.report(native, false);
-      if (bits & work.TIMERS) probes.countTimers(native);
-      if (bits & work.LISTENERS) listeners.report(native);
-      if (bits & work.OBSERVE_MAJOR) gc.observeMajor(native);
-      if (bits & work.FORCE_GC) gc.forceGc(native);
-      // Before the snapshot, which may stop the loop for seconds: a finding waits for the reading.
-      if (bits & work.PROFILE) {
-        this.#profile ??= require('./lib/profile');
-        this.#profile.doOrders(native);
-      }
-      if (bits & work.PAGE) this.#page?.takeAnswers(native);
-      if (bits & work.SNAPSHOT) this.#takeSnapshot(native);
-      if (bits & work.EVENTS) this.#takeEvents(native);
+    });
+  }
+
+  /**
+   * An exception of ours would become the app's `uncaughtException`.
+   *
+   * @param {() => void} step
+   */
+  #safely(step) {
+    try {
+      step();
     } catch (error) {
       this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);
     }
+  }
+
+  /** @param {any} native */
+  #doProfile(native) {
+    this.#profile ??= require('./lib/profile');
+    this.#profile.doOrders(native);
   }
 
   /**
@@ -365,11 +391,9 @@ class Leakguard extends EventEmitter {
     }
     this.#tell('snapshotStart', { schema: 1, pid: process.pid, tid: threadId, predictedPauseMs });
     setImmediate(() => {
-      try {
+      this.#safely(() => {
         if (this.#native === native) takeSnapshot(native);
-      } catch (error) {
-        this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);
-      }
+      });
     }).unref();
   }
 

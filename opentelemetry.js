@@ -22,6 +22,9 @@ const HEAP_SPACES = /** @type {const} */ ([
 
 const SPACE_NAME = 'v8js.heap.space.name';
 
+/** Label sets of one family that are remembered after they have gone. */
+const MAX_GONE = 512;
+
 /** What is registered with each provider. @type {WeakMap<object, () => void>} */
 const registered = new WeakMap();
 
@@ -50,15 +53,30 @@ function register({ meterProvider, runtime = true } = {}) {
         field,
         instrument: meter.createObservableUpDownCounter(name, { description, unit: 'By' }),
       }));
+  /** Label sets of the parts of sums, as observed. @type {Map<string, Map<string, Record<string, string>>>} */
+  const parts = new Map();
   /** @param {any} result */
   const observe = (result) => {
     const { families, points } = read();
     families.forEach((family, i) => {
       const to = instruments.get(family.name);
       if (to === undefined) return;
+      const gone = new Map(parts.get(family.name));
+      const here = new Map();
       for (const point of points[i]) {
-        result.observe(to, point[0], labelled(family, point, 'leakguard.'));
+        const labels = labelled(family, point, 'leakguard.');
+        result.observe(to, point[0], labels);
+        if (!isPart(family)) continue;
+        const key = JSON.stringify(labels);
+        here.set(key, labels);
+        gone.delete(key);
       }
+      // An SDK with cumulative temporality exports the last value of what it is told no more, so it is told: none.
+      for (const [key, labels] of [...gone].slice(-MAX_GONE)) {
+        result.observe(to, 0, labels);
+        here.set(key, labels);
+      }
+      parts.set(family.name, here);
     });
     if (spaces.length === 0) return;
     for (const space of v8.getHeapSpaceStatistics()) {
@@ -91,6 +109,15 @@ function globalProvider() {
     );
   }
   return provider;
+}
+
+/**
+ * Whether the points of a family are parts of a sum that go: listeners of a line, handles of a type.
+ *
+ * @param {Family} family
+ */
+function isPart({ kind, merge, labels }) {
+  return kind === 'gauge' && merge === 'sum' && labels.length > 0;
 }
 
 /**

@@ -193,7 +193,7 @@ function written(rows) {
   const known = rows.filter((row) => row.seed <= LAST_CHOSEN_ON);
   return `# Which route leaks
 
-Made by \`npm run scoreboard -- --routes\`; the rows are in [routes.json](routes.json).
+Made by \`npm run scoreboard -- --routes\`; the rows are in \`docs/routes.json\` of the repository.
 
 An Express app of twelve routes over nested routers, a mounted app and mounts with parameters (test/apps/many-routes.js).
 One route keeps what it computed, 4 MB/min in all; ${RPS} requests a second, every route's share of which comes and goes

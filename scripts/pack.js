@@ -23,7 +23,7 @@ const { libraryName } = require('./build.js');
 const { compareVersions, inspectElf } = require('./elf.js');
 const { ROOT, filesBelow, npm, run } = require('./steps.js');
 
-/** What the main package must hold beside lib/: nothing more, nothing less. */
+/** What the main package must hold beside the folders below: nothing more, nothing less. */
 const MAIN_FILES = Object.freeze([
   'CHANGELOG.md',
   'LICENSE',
@@ -42,6 +42,19 @@ const MAIN_FILES = Object.freeze([
   'register.d.ts',
   'register.js',
 ]);
+
+/**
+ * Folders of the main package, and what of them is published: the documents too, which the types, `doctor` and the
+ * README name, and what `deploy/` has for Prometheus, Grafana and Kubernetes. Anything else there is an error, but
+ * for the rows behind the documents.
+ *
+ * @type {Readonly<Record<string, { published: RegExp, left?: RegExp }>>}
+ */
+const MAIN_FOLDERS = Object.freeze({
+  lib: { published: /\.(js|d\.ts)$/ },
+  docs: { published: /\.md$/, left: /\.json$/ },
+  deploy: { published: /\.(json|yml)$/ },
+});
 
 /**
  * @typedef {object} Tarball
@@ -181,12 +194,15 @@ function writeManifest(directory, content) {
  */
 function packMain(out) {
   return withStage(async (stage) => {
-    const library = filesBelow(path.join(ROOT, 'lib')).map((file) =>
-      path.relative(ROOT, file).split(path.sep).join('/'),
-    );
-    const foreign = library.filter((file) => !/\.(js|d\.ts)$/.test(file));
-    if (foreign.length > 0) throw new Error(`not for publishing: ${foreign.join(', ')}`);
-    const files = [...MAIN_FILES, ...library].sort();
+    const below = Object.entries(MAIN_FOLDERS).flatMap(([folder, { published, left }]) => {
+      const all = filesBelow(path.join(ROOT, folder))
+        .map((file) => path.relative(ROOT, file).split(path.sep).join('/'))
+        .filter((file) => !left?.test(file));
+      const foreign = all.filter((file) => !published.test(file));
+      if (foreign.length > 0) throw new Error(`not for publishing: ${foreign.join(', ')}`);
+      return all;
+    });
+    const files = [...MAIN_FILES, ...below].sort();
     for (const file of files) {
       fs.mkdirSync(path.dirname(path.join(stage, file)), { recursive: true });
       fs.copyFileSync(path.join(ROOT, file), path.join(stage, file));

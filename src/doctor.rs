@@ -798,9 +798,9 @@ pub fn text(diagnosis: &Diagnosis) -> String {
     }
     let verdict = match diagnosis.problems {
         0 => "No problem found.".to_owned(),
-        1 => "1 problem. docs/TROUBLESHOOTING.md in the repository has a section for each name above.".to_owned(),
+        1 => "1 problem. docs/TROUBLESHOOTING.md has a section for each name above.".to_owned(),
         some => {
-            format!("{some} problems. docs/TROUBLESHOOTING.md in the repository has a section for each name above.")
+            format!("{some} problems. docs/TROUBLESHOOTING.md has a section for each name above.")
         }
     };
     let _ = writeln!(out, "\n{verdict}");

@@ -19,7 +19,8 @@ const SETTINGS = {
 };
 
 /**
- * Looks again and again until there is an answer.
+ * Looks again and again until there is an answer: at /proc, and at `status()`, which nobody announces. What is
+ * announced is `heard()`.
  *
  * @template T
  * @param {string} what
@@ -101,9 +102,7 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     const before = (await status(run)).process.series;
     act(run.app, 'snapshot');
     const answer = await heard(run, 'answer');
-    const { analysis } = await until('the analysis', () =>
-      run.messages.find((message) => message.analysis),
-    );
+    const analysis = await heard(run, 'analysis');
     assert.equal(analysis.path, answer.path);
     assert.equal(analysis.finding, null);
     assert.equal(analysis.against, null);
@@ -143,10 +142,8 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     );
     // Killed from outside, it is a refusal with its reason, and the snapshot stays.
     process.kill(pid, 'SIGKILL');
-    const { analyses, refusals } = await until('the refusal', async () => {
-      const now = await status(run);
-      return now.refusals.length > 0 ? now : undefined;
-    });
+    await heard(run, 'refused');
+    const { analyses, refusals } = await status(run);
     assert.ok(analyses.every((/** @type {any} */ one) => one.sentence));
     const [{ kind, reason, sentence }] = refusals;
     assert.deepEqual(
@@ -205,10 +202,7 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     // 12 MB/s: slow enough for the guard, which looks five times a second, to see it before the kernel does.
     act(run.app, 'buffers', 256 << 10);
     // Near the limit a snapshot is refused as well.
-    const refusal = await until('the refusal', async () => {
-      const { refusals } = await status(run);
-      return refusals.find((/** @type {any} */ one) => one.kind === 'analysis');
-    });
+    const refusal = await heard(run, 'refused', ({ kind }) => kind === 'analysis');
     act(run.app, 'exit', 0);
     assert.deepEqual(await run.app.exit, { code: 0, signal: null });
     assert.equal(refusal.reason, 'memory');
@@ -246,10 +240,7 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
       (await status(run)).process.containerLimitBytes === limit ? true : undefined,
     );
     process.kill(pid, 'SIGKILL');
-    const refused = await until(
-      'the refusal',
-      () => run.messages.find((message) => message.refused?.reason === 'memory')?.refused,
-    );
+    const refused = await heard(run, 'refused', ({ reason }) => reason === 'memory');
     assert.equal(refused.kind, 'analysis');
     assert.equal(refused.unit, 'bytes');
     assert.match(
@@ -275,9 +266,7 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     run.messages.length = 0;
     act(run.app, 'snapshot');
     const next = await heard(run, 'answer');
-    const { analysis } = await until('the analysis', () =>
-      run.messages.find((message) => message.analysis),
-    );
+    const analysis = await heard(run, 'analysis');
     assert.equal(analysis.path, next.path);
     act(run.app, 'exit', 0);
     assert.deepEqual(await run.app.exit, { code: 0, signal: null });

@@ -212,6 +212,39 @@ test('a disk that is full from the beginning leaves the app unharmed', async (t)
     assert.notEqual(fs.statSync(file).size, 0);
 });
 
+test('nothing is ever written under a final name: a file gets it when it is whole', async (t) => {
+  const dir = path.join(temporary(t), 'evidence');
+  fs.mkdirSync(dir, { mode: 0o700 });
+  /** @type {Map<string, Set<string>>} */
+  const events = new Map();
+  const watcher = fs.watch(dir, (event, name) => {
+    if (name !== null) events.set(name, (events.get(name) ?? new Set()).add(event));
+  });
+  t.after(() => watcher.close());
+  const source = `
+    const leakguard = require(process.env.GUARD);
+    const bus = new (require('node:events').EventEmitter)().setMaxListeners(0);
+    const leak = setInterval(() => bus.on('reload', () => {}), 20);
+    leakguard.once('snapshot', () => { clearInterval(leak); process.stdout.write('{}', () => process.exit()); });`;
+  await ask(t, source, { dir, env: { LEAKGUARD_SNAPSHOT: 'inline' } });
+  // The watcher is told in order: of all that the app did, once it is told of this.
+  await new Promise((resolve) => {
+    watcher.on('change', (_, name) => name === 'end' && resolve(undefined));
+    fs.writeFileSync(path.join(dir, 'end'), '');
+  });
+  const names = [...events.keys()];
+  const isFinal =
+    /^(Finding\..*\.json|Heap\..*\.heapsnapshot|Snapshot\..*\.meta|leakguard\.state)$/;
+  for (const kind of [/^Finding/, /^Heap/, /^Snapshot/, /^leakguard\.state$/, /\.part$/])
+    assert.ok(
+      names.some((name) => kind.test(name)),
+      `${kind} among ${names}`,
+    );
+  // A write is a change; a new name is none.
+  for (const name of names.filter((one) => isFinal.test(one)))
+    assert.deepEqual([...(events.get(name) ?? [])], ['rename'], name);
+});
+
 test('a read-only file system is told once', async (t) => {
   const dir = tmpfs(t, 'size=1m,ro');
   if (dir === null) return;

@@ -70,18 +70,17 @@ function act(app, action, argument) {
 }
 
 /**
- * The first message of a kind, also if it has come already.
+ * The first message of a kind that `accept` takes, also if it has come already.
  *
  * @param {{ app: App, messages: any[] }} run
  * @param {string} kind
+ * @param {(about: any) => boolean} [accept]
  * @returns {Promise<any>}
  */
-async function heard({ app, messages }, kind) {
-  const known = messages.find((message) => message[kind]);
-  return (
-    known?.[kind] ??
-    app.message((/** @type {any} */ message) => message[kind], DEADLINE_MS, `a ${kind}`)
-  );
+async function heard({ app, messages }, kind, accept = () => true) {
+  const about = (/** @type {any} */ message) =>
+    message[kind] && accept(message[kind]) ? message[kind] : undefined;
+  return messages.map(about).find(Boolean) ?? app.message(about, DEADLINE_MS, `a ${kind}`);
 }
 
 /** @param {string} dir @returns {string[]} run files */

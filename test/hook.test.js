@@ -11,6 +11,8 @@ const { DEADLINE_MS, act, directory, heard, start } = require('./ending.js');
 
 /** Writes what it was started with into a new file of the folder that is its first argument. */
 const RECEIVER = `
+console.log('noise of the hook');
+console.error('noise of the hook');
 const fs = require('node:fs');
 const [folder, ...rest] = process.argv.slice(2);
 const told = Object.fromEntries(Object.entries(process.env).filter(([name]) => /^LEAKGUARD/.test(name)));
@@ -108,6 +110,8 @@ describe('the hook', { concurrency: 3 }, () => {
     assert.equal(status.settings.hook.value, process.execPath);
     act(app, 'exit', 0);
     assert.deepEqual(await app.exit, { code: 0, signal: null });
+    assert.equal(app.stdout, '');
+    assert.doesNotMatch(app.stderr, /noise/);
   });
 
   test('meets no shell, whatever the directory and the environment are called', async (t) => {

@@ -66,6 +66,16 @@ for (const [what, source] of ENDINGS) {
         .filter((line) => line !== '' && !OURS.test(line) && !line.includes(path.sep));
     assert.deepEqual(lines(guarded.stderr), lines(alone.stderr));
     assert.deepEqual(guarded.warnings, []);
+    // Later too, when the native thread is at work and a run is recorded whose end is noted at exit.
+    const late = await run(
+      t,
+      `const leakguard = require(process.env.GUARD);
+       until(() => leakguard.status().recorder?.samples > 1).then(() => setImmediate(() => {\n${source}\n}));`,
+    );
+    assert.equal(late.code, alone.code, late.stderr);
+    assert.equal(late.signal, alone.signal);
+    assert.equal(late.stdout, alone.stdout);
+    assert.deepEqual(late.warnings, []);
   });
 }
 
@@ -256,6 +266,93 @@ test('handlers that throw or reject become warnings, and the app lives', async (
     [],
   );
   assert.notEqual(report.state, 'failed');
+});
+
+test("what the app has broken under the guard's feet costs that step and one warning", async (t) => {
+  const source = `
+    const v8 = require('node:v8');
+    const { EventEmitter } = require('node:events');
+    const leakguard = require(process.env.GUARD);
+    const uncaught = [];
+    process.on('uncaughtException', (error) => uncaught.push(error.message));
+    const warned = new Set();
+    process.on('warning', (warning) => warned.add(warning.message));
+    const broken = (what) => () => { throw new Error('broken ' + what); };
+    v8.getHeapStatistics = broken('statistics');
+    process.getActiveResourcesInfo = broken('resources');
+    class Odd extends EventEmitter { eventNames() { return broken('names')(); } }
+    const odd = new Odd();
+    leakguard.watch(odd);
+    const alive = setInterval(() => {}, 1000);
+    (async () => {
+      await until(() => warned.size === 3);
+      // What is asked for with what fails is done all the same.
+      const taken = [];
+      for (let i = 0; i < 3; i++) taken.push(typeof (await leakguard.snapshot()).path);
+      clearInterval(alive);
+      process.stdout.write(JSON.stringify({ uncaught, taken, failure: leakguard.status().failure, warned: [...warned] }));
+    })();`;
+  const { report, warnings, stderr } = await ask(t, source);
+  assert.deepEqual(report.uncaught, []);
+  assert.deepEqual(report.taken, ['string', 'string', 'string']);
+  assert.equal(report.failure, null);
+  assert.equal(warnings.length, 3, stderr);
+  for (const what of ['statistics', 'resources', 'names'])
+    assert.ok(report.warned.some((/** @type {string} */ one) => one.endsWith(`broken ${what}`)));
+});
+
+test('what throws when the guard looks at it throws for nobody', async (t) => {
+  const source = `
+    const diagnostics = require('node:diagnostics_channel');
+    const { EventEmitter } = require('node:events');
+    const http = require('node:http');
+    const leakguard = require(process.env.GUARD);
+    const thrown = [];
+    process.on('uncaughtException', (error) => thrown.push(error.message));
+    // Once it has its first listener, nobody may read this emitter's table.
+    let armed = false;
+    const emitter = new Proxy(new EventEmitter(), {
+      get(target, key) { if (armed && key === '_events') throw new Error('emitter'); return target[key]; },
+      set(target, key, value) { target[key] = value; armed = key === '_eventsCount'; return true; },
+    });
+    emitter.on('x', () => {});
+    // Node takes it and adds nothing.
+    new EventTarget().addEventListener('x', null);
+    const trap = (name) => ({ get() { throw new Error(name); } });
+    diagnostics.channel('tracing:fastify.request.handler:start').publish(Object.defineProperty({}, 'request', trap('fastify')));
+    const server = http.createServer((request, response) => {
+      Object.defineProperty(request, 'route', trap('route'));
+      response.end('served');
+    }).listen(0, '127.0.0.1', async () => {
+      const answer = await fetch('http://127.0.0.1:' + server.address().port);
+      const text = await answer.text();
+      // What a subscriber throws is thrown at the next tick.
+      await until(() => leakguard.status().cost.ticks > 3);
+      process.stdout.write(JSON.stringify({ text, thrown }), () => process.exit());
+    });`;
+  const { report, warnings } = await ask(t, source);
+  assert.deepEqual(report, { text: 'served', thrown: [] });
+  assert.deepEqual(warnings, []);
+});
+
+test('the guard takes the JS thread of an idle app a few milliseconds at each tick at most', async (t) => {
+  // CPU time of that thread, whatever else the machine does.
+  const source = `
+    const leakguard = require(process.env.GUARD);
+    const cpuMs = () => Number(require('node:fs').readFileSync('/proc/self/task/' + process.pid + '/schedstat', 'utf8').split(' ')[0]) / 1e6;
+    const now = () => ({ cpu: cpuMs(), ticks: leakguard.status().cost.ticks });
+    until(() => leakguard.status().isolates[0]?.series.timers).then(() => {
+      const begin = now();
+      // Looked at seldom: looking costs as well.
+      const timer = setInterval(() => {
+        const end = now();
+        if (end.ticks < begin.ticks + 60) return;
+        clearInterval(timer);
+        process.stdout.write(JSON.stringify({ perTick: (end.cpu - begin.cpu) / (end.ticks - begin.ticks) }));
+      }, 200);
+    });`;
+  const { report } = await ask(t, source);
+  assert.ok(report.perTick < 6, `${report.perTick} ms`);
 });
 
 test('an error that nobody listens to is one warning', async (t) => {

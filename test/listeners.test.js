@@ -232,9 +232,13 @@ test("other libraries' patches work before and after ours, and after stop()", as
   const source = `
     const { EventEmitter } = require('node:events');
     const calls = { early: 0, late: 0 };
+    const more = new Set();
+    // The guard takes stacks with settings of its own.
+    const prepare = (Error.prepareStackTrace = (error) => String(error));
+    Error.stackTraceLimit = 7;
     const counted = { tick: 1, stopped: 1, again: 1 };
     const native = EventEmitter.prototype.on;
-    EventEmitter.prototype.on = EventEmitter.prototype.addListener = function (...args) { if (args[0] in counted) calls.early++; return native.apply(this, args); };
+    EventEmitter.prototype.on = EventEmitter.prototype.addListener = function (...args) { if (args[0] in counted) { calls.early++; more.add(args[2]); } return native.apply(this, args); };
     const early = EventEmitter.prototype.on;
     const leakguard = require(process.env.GUARD);
     const ours = EventEmitter.prototype.on;
@@ -242,7 +246,7 @@ test("other libraries' patches work before and after ours, and after stop()", as
     const late = EventEmitter.prototype.on;
     const lines = () => leakguard.status().isolates[0]?.series.listeners?.top ?? [];
     const bus = new EventEmitter().setMaxListeners(0);
-    const add = (n, event) => { for (let i = 0; i < n; i++) bus.on(event, () => {}); };
+    const add = (n, event) => { for (let i = 0; i < n; i++) bus.on(event, () => {}, 'more'); };
     (async () => {
       add(20, 'tick');
       await until(() => lines().some((one) => one.event === 'tick' && one.count === 20));
@@ -255,7 +259,8 @@ test("other libraries' patches work before and after ours, and after stop()", as
       leakguard.start();
       add(20, 'again');
       const line = await until(() => lines().find((one) => one.event === 'again' && one.count === 20));
-      process.stdout.write(JSON.stringify({ during, kept, after, again: { ...calls }, counted: line, underneath: early !== ours }));
+      process.stdout.write(JSON.stringify({ during, kept, after, again: { ...calls }, counted: line, underneath: early !== ours,
+        more: [...more], stacks: [Error.stackTraceLimit, Error.prepareStackTrace === prepare] }));
     })();`;
   const { report } = await ask(t, source);
   assert.equal(report.during.early, report.during.late);
@@ -267,6 +272,8 @@ test("other libraries' patches work before and after ours, and after stop()", as
   assert.equal(report.again.late, 60);
   assert.equal(report.again.early, 60);
   assert.equal(report.counted.emitter, 'EventEmitter');
+  assert.deepEqual(report.more, ['more']);
+  assert.deepEqual(report.stacks, [7, true]);
 });
 
 test('proxies, frozen emitters and emitters with a store of their own work as ever', async (t) => {
@@ -316,6 +323,7 @@ test('emitters that are collected disappear: the guard holds none', async (t) =>
       many(16, (f) => room.on('room', f));
       return room;
     });
+    for (const room of rooms) leakguard.watch(room);
     const bus = new EventEmitter().setMaxListeners(0);
     many(20, (f) => bus.on('tick', f));
     extra = async () => {

@@ -407,6 +407,33 @@ describe('OpenTelemetry', () => {
     }
   });
 
+  test('tells of listeners that are gone that there are none, to an SDK that would remember them', async (t) => {
+    const { report } = await ask(
+      t,
+      `${SDK}
+      const { EventEmitter } = require('node:events');
+      const bus = (globalThis.kept = new EventEmitter().setMaxListeners(0));
+      for (let i = 0; i < 20; i++) bus.on('gone', () => {});
+      start();
+      register();
+      const counts = async () => (await collect()).filter(({ name }) => name === 'leakguard.listeners')
+        .flatMap(({ points }) => points).filter(({ attributes }) => attributes['leakguard.event'] === 'gone').map(({ value }) => value);
+      const shown = () => leakguard.metrics().includes('event="gone"');
+      until(shown).then(async () => {
+        const before = await counts();
+        bus.removeAllListeners('gone');
+        leakguard.stop();
+        leakguard.start();
+        // Of another reading, which knows nothing of them.
+        await live();
+        tell({ before, shown: shown(), after: [await counts(), await counts()] });
+      });
+    `,
+      { env },
+    );
+    assert.deepEqual(report, { before: [20], shown: false, after: [[0], [0]] });
+  });
+
   test('observes no more once unregistered, and nothing of the runtime if so asked', async (t) => {
     const { report } = await ask(
       t,

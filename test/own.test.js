@@ -5,8 +5,13 @@
 
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
+const path = require('node:path');
 const { test } = require('node:test');
-const { ask, run } = require('./program.js');
+const { ask, run, temporary } = require('./program.js');
+
+const forks =
+  process.platform === 'linux' &&
+  !fs.readdirSync('/lib').some((name) => name.startsWith('ld-musl'));
 
 /** An app with some of everything; it says when it is up and ends when it is told to. */
 const APP = `
@@ -51,6 +56,7 @@ test('an idle app has the same threads, descriptors, handles, timers, buffers an
   const guarded = await ask(
     t,
     `const leakguard = require(process.env.GUARD); ${APP}
+     for (let i = 0; i < 20; i++) leakguard.on('finding', () => {});
      (async () => {
        await until(() => leakguard.status().liveHeap?.readings > 1 && leakguard.status().isolates[0].series.array_buffers);
        // until() has a timer of its own.
@@ -109,36 +115,57 @@ test('nothing of the guard is counted while a snapshot is written inline', async
   );
 });
 
-test('nothing of the guard is counted while a child writes a snapshot', async (t) => {
+test('nor while a snapshot is forked, analysed and handed to a hook', {
+  skip: !forks,
+}, async (t) => {
+  const home = temporary(t);
+  // In place of the analysis: it takes until the app ends.
+  const analysis = path.join(home, 'analysis');
+  fs.writeFileSync(analysis, '#!/bin/sh\nwhile kill -0 $PPID; do sleep 0.1; done 2> /dev/null\n', {
+    mode: 0o755,
+  });
+  const untilGone =
+    "setInterval(() => require('node:fs').existsSync(process.env.LEAKGUARD_FILE) || process.exit(), 50)";
   const { report } = await ask(
     t,
-    `const leakguard = require(process.env.GUARD); ${APP}
-     globalThis.keep = Array.from({ length: 200000 }, (_, i) => ({ i }));
+    `process.execPath = ${JSON.stringify(analysis)};
+     const leakguard = require(process.env.GUARD); ${APP}
+     globalThis.keep = Array.from({ length: 60000 }, (_, i) => ({ i }));
+     const figures = () => { const { series } = leakguard.status().process; return series.fds && { threads: series.threads.last, fds: series.fds.last }; };
+     const stand = () => ({ threads: fs.readdirSync('/proc/self/task').length, fds: fs.readdirSync('/proc/self/fd').length - 1 });
+     // What the program itself opens to look is not to be open when the guard looks.
+     const later = async () => { const then = leakguard.status().cost.ticks + 3; await until(() => leakguard.status().cost.ticks >= then); return figures(); };
+     const read = (file) => { try { return fs.readFileSync(file, 'utf8').trim(); } catch { return ''; } };
+     const writer = () => read('/proc/self/task/' + process.pid + '/children').split(' ').find((pid) => pid !== '' && read('/proc/' + pid + '/oom_score_adj') === '1000');
      (async () => {
-       const figures = () => { const { series } = leakguard.status().process; return series.fds && { threads: series.threads.last, fds: series.fds.last }; };
        await until(() => leakguard.status().liveHeap?.readings > 0);
-       const before = await until(figures);
+       const before = await later();
        const answer = leakguard.snapshot();
-       const during = [];
-       let children = 0;
-       let done = false;
-       answer.finally(() => { done = true; });
-       let { ticks } = leakguard.status().cost;
-       await until(() => {
-         children = Math.max(children, fs.readFileSync('/proc/self/task/' + process.pid + '/children', 'utf8').split(' ').length - 1);
-         const now = leakguard.status().cost.ticks;
-         if (now > ticks) { ticks = now; during.push(figures()); }
-         return done;
-       });
-       const { path, meta } = await answer;
-       const after = leakguard.status().cost.ticks + 2;
-       await until(() => leakguard.status().cost.ticks > after);
-       process.stdout.write(JSON.stringify({ before, during, after: figures(), children, mode: path && meta.mode }), () => process.exit());
+       const child = Number(await until(writer));
+       process.kill(child, 'SIGSTOP');
+       const forked = { counted: await later(), stood: stand() };
+       process.kill(child, 'SIGCONT');
+       const { path, refused } = await answer;
+       await until(() => { const { hook, analyzer } = leakguard.status(); return hook.running && analyzer.running; });
+       const after = { counted: await later(), stood: stand() };
+       process.stdout.write(JSON.stringify({ before, forked, after, path, refused }), () => process.exit());
      })();`,
-    { env: { LEAKGUARD_SNAPSHOT: 'fork' } },
+    {
+      home,
+      env: {
+        LEAKGUARD_SNAPSHOT: 'fork',
+        LEAKGUARD_ANALYZE: 'auto',
+        LEAKGUARD_HOOK: `"${process.execPath}" -e "${untilGone}"`,
+      },
+    },
   );
-  assert.equal(report.mode, 'fork');
-  assert.ok(report.children > 0, 'a child was there');
-  assert.ok(report.during.length > 1);
-  for (const figures of [...report.during, report.after]) assert.deepEqual(figures, report.before);
+  const { before, forked, after } = report;
+  assert.equal(report.refused, undefined, report.refused?.sentence);
+  assert.deepEqual(forked.counted, before);
+  assert.deepEqual(after.counted, before);
+  // The sampler, the minder of the fork and the sink; then the hook and the analysis in place of the two.
+  for (const { stood } of [forked, after]) {
+    assert.ok(stood.threads >= before.threads + 3, JSON.stringify(report));
+    assert.ok(stood.fds > before.fds, JSON.stringify(report));
+  }
 });

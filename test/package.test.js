@@ -143,12 +143,26 @@ describe('the tarballs', () => {
   test('the main package holds no binary and nothing of the tests or sources', () => {
     const foreign = mainTarball.files.filter(
       (file) =>
-        !/^(lib|bin)\/|^(index|register|prometheus|opentelemetry)\.|^[A-Z]+(\.md)?$|^package\.json$/.test(
+        !/^(lib|bin|deploy)\/|^docs\/[A-Z-]+\.md$|^(index|register|prometheus|opentelemetry)\.|^[A-Z]+(\.md)?$|^package\.json$/.test(
           file,
         ),
     );
     assert.deepEqual(foreign, []);
     assert.ok(mainTarball.files.includes('lib/load.js'));
+  });
+
+  test('the documents are in the main package, and so is whatever they link to', () => {
+    const { files } = mainTarball;
+    const documents = files.filter((file) => file.endsWith('.md'));
+    assert.ok(documents.includes('docs/TROUBLESHOOTING.md'), documents.join(' '));
+    for (const document of documents) {
+      const text = fs.readFileSync(path.join(ROOT, document), 'utf8');
+      for (const [, target = ''] of text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
+        if (/^https?:/.test(target)) continue;
+        const file = path.posix.join(path.posix.dirname(document), target);
+        assert.ok(files.includes(file), `${document}: ${target} is not in the package`);
+      }
+    }
   });
 
   test('the platform package holds the binary and its papers', () => {

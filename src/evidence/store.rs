@@ -12,7 +12,8 @@
 //!
 //! Left-over parts are removed at the next opening, but only those whose writer is provably gone: its
 //! lock is free, and it is dead in our own pid namespace or, on a volume shared with other
-//! containers, its part has not grown for ten minutes.
+//! containers, its part has not grown for ten minutes. The part of a recorder ring (`<ring>.part`) does not say
+//! who writes it: its lock and its age decide.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -582,18 +583,21 @@ impl Store {
     }
 
     fn remove_leftovers(&self) {
-        let Ok(parts) = self.entries(|name| PartName::parse(name).is_some()) else { return };
+        let Ok(parts) = self.entries(is_part) else { return };
         for entry in parts {
-            let Some(name) = PartName::parse(&entry.name) else { continue };
-            let liveness = name.writer.liveness();
-            if liveness == Liveness::Alive {
+            let liveness = match PartName::parse(&entry.name) {
+                Some(name) => name.writer.liveness(),
+                None => Liveness::Unknown,
+            };
+            let idle = SystemTime::now().duration_since(entry.modified).unwrap_or_default();
+            // A lock is tried for by taking it, and a writer that begins just then would go without its own.
+            if liveness == Liveness::Alive || liveness == Liveness::Unknown && idle < STALE_PART {
                 continue;
             }
             let Ok(file) = self.dir.open_read(&entry.name) else { continue };
-            let idle = SystemTime::now().duration_since(entry.modified).unwrap_or_default();
             let gone = match (Dir::try_lock(&file), liveness) {
                 (Ok(Some(true) | None), Liveness::Dead) => true,
-                (Ok(Some(true)), _) => idle >= STALE_PART,
+                (Ok(Some(true)), _) => true,
                 (Ok(None), _) => idle >= STALE_PART_WITHOUT_LOCKS,
                 (Ok(Some(false)) | Err(_), _) => false,
             };
@@ -749,7 +753,12 @@ pub(super) fn is_ours(name: &str) -> bool {
     EvidenceName::parse(name).is_some()
         || [STATE_NAME, LOCK_NAME, BAD_STATE_NAME, GITIGNORE_NAME].contains(&name)
         || is_recorder(name)
-        || PartName::parse(name).is_some()
+        || is_part(name)
+}
+
+/// Names of unfinished files: of evidence, and of recorder rings.
+fn is_part(name: &str) -> bool {
+    PartName::parse(name).is_some() || name.strip_suffix(PART_SUFFIX).is_some_and(is_recorder)
 }
 
 fn is_recorder(name: &str) -> bool {
@@ -1094,6 +1103,17 @@ pub(crate) mod tests {
             part_of("locked", ProcessIdentity { pid: 4_194_307, start: 1, home: me.home ^ 1 });
         let lock = set_old(&locked);
         assert_eq!(Dir::try_lock(&lock).unwrap(), Some(true));
+        // Rings of the recorder: of a process that was killed before its ring had a name, of one that is at it,
+        // and of one that has only begun.
+        let ring = |name: &str| {
+            std::fs::write(store.path().join(name), "x").unwrap();
+            name.to_owned()
+        };
+        drop(set_old(&ring("run.shop.7.rec.part")));
+        let filling = ring("run.shop.7.2.rec.part");
+        let filled = set_old(&filling);
+        assert_eq!(Dir::try_lock(&filled).unwrap(), Some(true));
+        let begun = ring("run.shop.7.3.rec.part");
         std::fs::write(store.path().join("theirs.part"), "x").unwrap();
         std::fs::write(store.path().join("a.b.c.d.e.part"), "x").unwrap();
 
@@ -1104,6 +1124,8 @@ pub(crate) mod tests {
             live_name,
             elsewhere,
             locked,
+            filling,
+            begun,
             "theirs.part".to_owned(),
             "a.b.c.d.e.part".to_owned(),
         ];

@@ -286,6 +286,7 @@ mod tests {
     use crate::config::SnapshotMode;
     use crate::evidence::budget::SnapshotReason;
     use crate::evidence::name::Compression;
+    use crate::evidence::store::tests::names;
 
     fn options(dir: &Path, temp: &Path) -> StoreOptions {
         StoreOptions { dir: dir.to_owned(), max_disk_bytes: 512 << 20, temp_dir: temp.to_owned() }
@@ -293,15 +294,6 @@ mod tests {
 
     fn survey(dir: &Path) -> Survey {
         Survey::of(&options(dir, dir), WallMillis::now())
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
     }
 
     #[test]
