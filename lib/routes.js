@@ -15,8 +15,11 @@ const diagnostics = require('node:diagnostics_channel');
 
 const START = 'http.server.request.start';
 const FINISH = 'http.server.response.finish';
-/** Fastify 5 calls the handler of a route that it has matched. */
-const FASTIFY = 'tracing:fastify.request.handler:start';
+/**
+ * Fastify 5 has called the handler of a route that it matched; no response has ended by then. With a subscriber to its
+ * `start` it would also make a function for each request.
+ */
+const FASTIFY = 'tracing:fastify.request.handler:end';
 
 /** Rows at most, the first two included: `MAX_ROUTES` of src/routes.rs. Later routes are counted as other. */
 const MAX_ROUTES = 64;
@@ -98,9 +101,8 @@ class Marked extends Itself {
    * @param {string} template
    */
   static mark(request, template) {
-    // Fastify calls a handler once for a request, unless two of its instances share the server.
-    if (#template in request) request.#template = template;
-    else new Marked(request, template);
+    // It is there if a handler gave the request to another instance of Fastify: the route that answers is named.
+    if (!(#template in request)) new Marked(request, template);
   }
 
   /**

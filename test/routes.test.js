@@ -429,7 +429,7 @@ test('off, nothing is subscribed to; on and off again leaves nothing behind', as
   const source = (/** @type {string} */ body) => `
     const dc = require('node:diagnostics_channel');
     const channels = ['http.server.request.start', 'http.server.response.finish',
-      'tracing:fastify.request.handler:start'];
+      'tracing:fastify.request.handler:end'];
     const has = () => channels.map((name) => dc.hasSubscribers(name));
     const mine = () => {};
     dc.subscribe('http.server.request.start', mine);
