@@ -64,11 +64,13 @@ const VARIANTS = {
  * @param {{ node: string, quick: boolean }} options
  * @param {Variants} [variants]
  * @param {{ base: string, what: string }} [words]
+ * @param {string} [shop] the app, a file below programs/
  */
 async function measure(
   { node, quick },
   variants = VARIANTS,
   words = { base: 'bare', what: 'CPU per Express request at default settings' },
+  shop = 'shop.js',
 ) {
   const rounds = quick ? 1 : ROUNDS;
   const slices = quick ? 3 : 5;
@@ -84,7 +86,7 @@ async function measure(
     );
     for (const variant of shuffled(joining, draw)) {
       const { guarded, profile, env } = variants[variant];
-      const settings = guarded ? { guard: ROOT, profile } : {};
+      const settings = guarded ? { shop, guard: ROOT, profile } : { shop };
       const app = new Child(node, 'app.js', { settings, env });
       started.push({ variant, app, port: await app.ask('port'), spent: [] });
     }

@@ -15,8 +15,11 @@ const diagnostics = require('node:diagnostics_channel');
 
 const START = 'http.server.request.start';
 const FINISH = 'http.server.response.finish';
-/** Fastify 5 calls the handler of a route that it has matched. */
-const FASTIFY = 'tracing:fastify.request.handler:start';
+/**
+ * Fastify 5 has called the handler of a route that it matched; no response has ended by then. With a subscriber to its
+ * `start` it would also make a function for each request.
+ */
+const FASTIFY = 'tracing:fastify.request.handler:end';
 
 /** Rows at most, the first two included: `MAX_ROUTES` of src/routes.rs. Later routes are counted as other. */
 const MAX_ROUTES = 64;
@@ -59,8 +62,57 @@ const rows = new Map();
 /** @type {WeakMap<object, Known>} routes come and go with the app's routers */
 const known = new WeakMap();
 
-/** Templates of the requests that Fastify has under way. @type {WeakMap<object, string>} */
-const templates = new WeakMap();
+/** What is counted by method alone is named as if this were its template. */
+const UNMATCHED = '(unmatched)';
+
+/** Templates of one method whose rows are remembered; those of later ones are looked up by name each time. */
+const MAX_TEMPLATES = 1024;
+
+/** Rows by method and template, of requests that have no route object. @type {Map<string, Map<string, number>>} */
+const templates = new Map();
+
+class Itself {
+  /** @param {object} object */
+  constructor(object) {
+    // biome-ignore lint/correctness/noConstructorReturn: how a class gives its private fields to objects of others
+    return object;
+  }
+}
+
+/**
+ * Leaves the template of its route on a request that Fastify has under way: in a private field, which nobody but
+ * this class can see and which goes with the request. A WeakMap does the same for 1.0 to 1.6 us more a request.
+ */
+class Marked extends Itself {
+  /** @type {string} */
+  #template;
+
+  /**
+   * @param {object} request
+   * @param {string} template
+   */
+  constructor(request, template) {
+    super(request);
+    this.#template = template;
+  }
+
+  /**
+   * @param {object} request
+   * @param {string} template
+   */
+  static mark(request, template) {
+    // It is there if a handler gave the request to another instance of Fastify: the route that answers is named.
+    if (!(#template in request)) new Marked(request, template);
+  }
+
+  /**
+   * @param {object} request
+   * @returns {string}
+   */
+  static template(request) {
+    return #template in request ? request.#template : UNMATCHED;
+  }
+}
 
 /** Requests that have begun, and those of them that have ended. */
 let started = 0;
@@ -83,7 +135,7 @@ function onFinish(message) {
     const { request } = /** @type {{ request: any }} */ (message);
     const { route } = request;
     if (typeof route === 'object' && route !== null) counts[rowOf(route, request)]++;
-    else counts[rowNamed(`${request.method} ${templates.get(request) ?? '(unmatched)'}`)]++;
+    else counts[rowOfTemplate(request.method, Marked.template(request))]++;
   } catch {
     counts[OTHER]++;
   }
@@ -93,7 +145,7 @@ function onFinish(message) {
 function onFastify(message) {
   try {
     const { request, route } = /** @type {{ request: any, route: any }} */ (message);
-    if (typeof route.url === 'string') templates.set(request.raw, route.url);
+    if (typeof route.url === 'string') Marked.mark(request.raw, route.url);
   } catch {
     // A Fastify of another kind: its requests are counted by method.
   }
@@ -295,6 +347,26 @@ function join(mount, path) {
 function pathOf(route) {
   const { path } = route;
   return Array.isArray(path) ? path.map(String).join('|') : String(path);
+}
+
+/**
+ * @param {string} method
+ * @param {string} template
+ * @returns {number}
+ */
+function rowOfTemplate(method, template) {
+  let ofMethod = templates.get(method);
+  if (ofMethod === undefined) {
+    ofMethod = new Map();
+    // Node's parser takes some forty methods and no other.
+    templates.set(method, ofMethod);
+  }
+  let row = ofMethod.get(template);
+  if (row === undefined) {
+    row = rowNamed(`${method} ${template}`);
+    if (ofMethod.size < MAX_TEMPLATES) ofMethod.set(template, row);
+  }
+  return row;
 }
 
 /**

@@ -188,6 +188,16 @@ test('routes of Fastify are named by their templates, never by values', async (t
     fastify.get('/hooked/:id', { preHandler: (request, reply, done) => done(new Error('on purpose')) }, () => 'ok');
     fastify.get('/taken/:id', (request, reply) => { reply.hijack(); reply.raw.end('ok'); });
     fastify.get('/files/*', () => 'ok');
+    const other = require(${JSON.stringify(require.resolve('fastify'))})();
+    other.get('/handed/:over', () => 'ok');
+    fastify.get('/handed/:id', (request, reply) => { reply.hijack(); other.routing(request.raw, reply.raw); });
+    const keys = (object) => Reflect.ownKeys(object).map(String);
+    let own = [];
+    fastify.addHook('onRequest', (request, reply, done) => { own = keys(request.raw); done(); });
+    fastify.get('/seen/:id', (request) => {
+      if (own.join() !== keys(request.raw).join()) throw new Error('the request was changed');
+      return 'ok';
+    });
     fastify.register(async (inner) => {
       inner.get('/leaf/:leaf', () => 'ok');
       inner.get('/', () => 'ok');
@@ -195,22 +205,29 @@ test('routes of Fastify are named by their templates, never by values', async (t
     fastify.setNotFoundHandler((request, reply) => { reply.code(404).send('none'); });
     const app = (req, res) => fastify.routing(req, res);`,
     `await fastify.ready();
+    await other.ready();
     const answers = [];
     for (const path of ['/plain/secret1', '/plain/secret2', '/throws/secret3', '/hooked/secret4', '/taken/secret5',
-      '/files/secret6/secret7', '/users/secret8/leaf/secret9', '/users/secret10', '/nowhere/secret11']) {
+      '/files/secret6/secret7', '/users/secret8/leaf/secret9', '/users/secret10', '/nowhere/secret11',
+      '/handed/secret12', '/seen/secret13']) {
       answers.push(await get(path));
     }
-    answers.push(await get('/plain/secret12', { method: 'POST' }), await get('/plain/secret13', { method: 'HEAD' }));
-    await counted(11);
+    answers.push(await get('/plain/secret14', { method: 'POST' }), await get('/plain/secret15', { method: 'HEAD' }));
+    await counted(13);
     done({ answers, names: require(process.env.GUARD + '/lib/routes.js').names });`,
   );
   const { report } = await ask(t, source);
-  assert.deepEqual(report.answers, [200, 200, 500, 500, 200, 200, 200, 200, 404, 200, 200]);
+  assert.deepEqual(
+    report.answers,
+    [200, 200, 500, 500, 200, 200, 200, 200, 404, 200, 200, 200, 200],
+  );
   assert.deepEqual(report.names.slice(2).sort(), [
     'GET (unmatched)',
     'GET /files/*',
+    'GET /handed/:over',
     'GET /hooked/:id',
     'GET /plain/:id',
+    'GET /seen/:id',
     'GET /taken/:id',
     'GET /throws/:id',
     'GET /users/:user',
@@ -412,7 +429,7 @@ test('off, nothing is subscribed to; on and off again leaves nothing behind', as
   const source = (/** @type {string} */ body) => `
     const dc = require('node:diagnostics_channel');
     const channels = ['http.server.request.start', 'http.server.response.finish',
-      'tracing:fastify.request.handler:start'];
+      'tracing:fastify.request.handler:end'];
     const has = () => channels.map((name) => dc.hasSubscribers(name));
     const mine = () => {};
     dc.subscribe('http.server.request.start', mine);
