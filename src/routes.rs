@@ -293,7 +293,7 @@ impl Routes {
             let line: Vec<(f64, f64)> =
                 pairs.iter().zip(&y).map(|(pair, y)| (pair.at.0 as f64, *y)).collect();
             let at = pairs.partition_point(|pair| pair.at < shift.at);
-            let own = stats::level_change(&line, at).unwrap_or(0.0).clamp(0.0, shift.most);
+            let own = stats::level_change(&line, at).map_or(0.0, |step| shift.amount(step));
             y[at..].iter_mut().for_each(|y| *y -= own);
         }
         let seconds = over_ms as f64 / 1000.0;

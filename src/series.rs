@@ -189,8 +189,17 @@ impl Cell {
 pub struct Shift {
     /// When.
     pub at: Millis,
-    /// By how much at most, in the unit of the series.
+    /// By how much at least, in the unit of the series.
+    pub least: f64,
+    /// By how much at most.
     pub most: f64,
+}
+
+impl Shift {
+    /// By how much it was, as far as an estimate from the readings can be believed.
+    pub fn amount(&self, estimate: f64) -> f64 {
+        estimate.max(self.least).min(self.most)
+    }
 }
 
 /// History of one gauge.

@@ -195,7 +195,7 @@ impl Window {
         let moment = hours(self.from, shift.at);
         let at = self.line().partition_point(|(x, _)| *x < moment);
         let Some(step) = stats::level_change(self.line(), at) else { return };
-        self.own = step.clamp(0.0, shift.most);
+        self.own = shift.amount(step);
         for (place, value) in self.line[at..self.points].iter_mut().zip(&mut self.values[at..]) {
             place.1 -= self.own;
             *value -= self.own;
@@ -638,10 +638,11 @@ mod tests {
         let judged = |per_minute: f64, at_ms: u64, known: bool| {
             let mut series = Series::long();
             if known {
-                series.raised(Shift { at: Millis(at_ms), most: 0.4 * MB });
+                let at = Millis(at_ms);
+                series.raised(Shift { at, least: 0.1 * MB, most: 0.3 * MB });
             }
             for second in (0..=32u64).step_by(2) {
-                let own = if second * 1000 >= at_ms { 0.3 * MB } else { 0.0 };
+                let own = if second * 1000 >= at_ms { 0.25 * MB } else { 0.0 };
                 let leak = per_minute * second as f64 / 60.0 + 0.02 * MB * noise(second as f64);
                 series.push(Millis(second * 1000), 20.0 * MB + leak + own);
             }
@@ -650,7 +651,7 @@ mod tests {
         for at_ms in [5_000, 9_000, 15_500, 16_000, 22_000, 27_000] {
             let Judgement::Growing(of) = judged(4.0 * MB, at_ms, true) else { panic!("{at_ms}") };
             let error = of.slope_per_hour / (240.0 * MB) - 1.0;
-            assert!(error.abs() < 0.1 && (of.own / MB - 0.3).abs() < 0.1, "{at_ms}: {of:?}");
+            assert!(error.abs() < 0.1 && (of.own / MB - 0.25).abs() < 0.1, "{at_ms}: {of:?}");
             // Flat but for that: a suspicion must not confirm itself.
             assert!(matches!(judged(0.0, at_ms, true), Judgement::Quiet(..)), "{at_ms}");
         }
