@@ -215,6 +215,8 @@ declare namespace leakguard {
     fromStart: boolean;
     /** By which factor the load rose over the window. */
     loadFactor: number;
+    /** What the guard itself added within the window: in the points, and in none of the other numbers. */
+    guardBytes: number;
     pValue: number;
     confidence: number;
     threshold: { ratePerHour: number; amount: number };

@@ -32,7 +32,8 @@ function renderDetection(board) {
   return `${[
     '# Detection scoreboard',
     'Written by `npm run scoreboard`; do not edit. Each row is one run of a program of `test/apps` under its seeded load with the guard preloaded. ' +
-      'True slopes come from a run of the same program without the guard: readings after forced garbage collections over the same stretch of its life; ' +
+      'True slopes come from a run of the same program without the guard: readings after forced garbage collections over the same stretch of its life. ' +
+      'Where what a call leaks is known better than two such readings tell, it is that times the calls of the stretch; ' +
       "the field's rules of thumb are judged on the trace of a control run, over its whole length.",
     `${board.date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGB} GB, ${machine.system}; Node ${versions.join(', ')}; ` +
       `${board.jobs} at a time; ${settings.join(' ')}.`,

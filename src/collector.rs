@@ -1543,6 +1543,7 @@ mod tests {
                 first: 1e7,
                 last: 2e7,
                 load_factor: 1.0,
+                own: 0.0,
                 agreed: 2,
                 at: Millis(60_000),
             },

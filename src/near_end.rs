@@ -225,6 +225,7 @@ impl Rise {
             first: first.1,
             last: last.1,
             load_factor: 1.0,
+            own: 0.0,
             agreed: 1,
             at: self.now,
         }

@@ -12,13 +12,13 @@ use crate::detect::{
 };
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::near_end::{self, NearLimit};
-use crate::profile::{self, Order, ProfilePlan};
+use crate::profile::{self, Answer, Order, ProfilePlan};
 use crate::readings::{ReadingPlan, Situation, Wait, Way};
 use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
 };
-use crate::series::{Point, Series};
+use crate::series::{Point, Series, Shift};
 use crate::stats;
 use crate::trigger::{Confirmed, Decision, Phase, Source, Trigger};
 
@@ -59,6 +59,12 @@ const ROUTE_WINDOWS: u64 = 4;
 
 /// Findings whose routes are asked for at a time.
 const MAX_QUESTIONS: usize = 8;
+
+/// What lib/profile.js, `node:inspector` and the first start of V8's sampling profiler leave on the heap, bytes, the mark of
+/// the profile not counted. Measured: 0.17 MB on Node 20, 0.19 on 22, 0.23 on 24 and 0.22 on 26; where the app has loaded
+/// `node:inspector` itself, less 0.07 to 0.1. Single readings are off by half as much: wider bounds made slopes noisier.
+const LEAST_LOADED: f64 = 0.1 * 1_048_576.0;
+const MOST_LOADED: f64 = 0.3 * 1_048_576.0;
 
 /// A reading of the heap older than this says nothing about native memory now.
 const FRESH_MS: u64 = 10_000;
@@ -623,7 +629,7 @@ impl Pipeline {
         let Some(isolate) = self.isolates.get_mut(&id) else { return };
         isolate.plan.ended(at, reading.pause_ms, cost_ms, reading.bytes);
         if let Some(tracked) = isolate.tracked.get_mut(&SeriesId::LiveHeap) {
-            tracked.series.push(at, reading.bytes);
+            tracked.series.push(at, (reading.bytes - isolate.profile.held_bytes()).max(0.0));
         }
     }
 
@@ -865,12 +871,14 @@ impl Pipeline {
 
     /// The answer by the readings there are, if it says more than the one before.
     fn answer(&self, question: &mut Question) -> Option<Explanation> {
-        let counted = &self.isolates.get(&question.isolate)?.routes;
+        let isolate = self.isolates.get(&question.isolate)?;
+        let counted = &isolate.routes;
         let pair = counted.last_pair()?;
         if question.asked.replace(pair) == Some(pair) {
             return None;
         }
-        let answer = counted.explain(question.series, question.from)?;
+        let raised = isolate.tracked.get(&question.series).and_then(|one| one.series.shift());
+        let answer = counted.explain(question.series, question.from, raised)?;
         let better = question.said.as_ref().is_none_or(|said| routes::says_more(&answer, said));
         better.then(|| {
             question.said = Some(answer.clone());
@@ -886,6 +894,26 @@ impl Pipeline {
     }
 
     /// An isolate's allocation profile has begun, was read, or has ended.
+    pub fn on_profile(&mut self, id: IsolateId, at: Millis, answer: &Answer) {
+        let Some(isolate) = self.isolates.get_mut(&id) else { return };
+        match answer {
+            Answer::Began { .. } => isolate.profile.began(at),
+            Answer::Read { last: false, .. } => isolate.profile.read(at),
+            Answer::Read { last: true, .. } | Answer::Stopped | Answer::Failed { .. } => {
+                isolate.profile.ended(at);
+            }
+        }
+        // The first one loads what it needs, whatever comes of it then.
+        let loaded = !matches!(answer, Answer::Failed { code, .. } if code == "unavailable");
+        if let Some(live) = isolate.tracked.get_mut(&SeriesId::LiveHeap)
+            && loaded
+            && live.series.shift().is_none()
+        {
+            live.series.raised(Shift { at, least: LEAST_LOADED, most: MOST_LOADED });
+        }
+    }
+
+    /// The plan of an isolate's allocation profile.
     pub fn profile(&mut self, id: IsolateId) -> Option<&mut ProfilePlan> {
         self.isolates.get_mut(&id).map(|isolate| &mut isolate.profile)
     }
@@ -1760,6 +1788,50 @@ mod tests {
         assert!(order("begin") < order("read") && order("read") < order("finish"), "{seen:?}");
         assert_eq!(order("finish") + 1, opened, "{seen:?}");
         assert_eq!(seen[opened].0, seen[order("finish")].0);
+    }
+
+    #[test]
+    fn what_a_profile_loads_and_holds_is_not_taken_for_the_apps_growth() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::Pressure, Millis(0));
+        let leak = |s: f64| 20.0 * MB + s * MB / 15.0;
+        let (mut loaded, mut held, mut opened) = (0.0, 0.0, None);
+        for second in 0..120 {
+            let now = Millis(second * 1000);
+            let live = |s: f64| leak(s) + loaded + held;
+            for (_, action) in drive(&mut pipeline, second..second + 1, live, |_| 3) {
+                let answer = match action {
+                    Action::Open(draft) => {
+                        opened.get_or_insert(draft);
+                        continue;
+                    }
+                    Action::Profile(_, Order::Begin { interval_bytes, .. }) => {
+                        loaded = 0.2 * MB;
+                        held = 16.0 * f64::from(interval_bytes);
+                        Answer::Began { at_limit: None }
+                    }
+                    Action::Profile(_, Order::Read) => {
+                        Answer::Read { text: String::new(), pause_ms: 9.0, last: false }
+                    }
+                    Action::Profile(..) => {
+                        held = 0.0;
+                        Answer::Stopped
+                    }
+                    _ => continue,
+                };
+                pipeline.on_profile(MAIN, now, &answer);
+            }
+            // The mark is in no reading.
+            if let Some((at, bytes)) = pipeline.last(MAIN, SeriesId::LiveHeap) {
+                let over = bytes - leak(at.0 as f64 / 1000.0);
+                assert!(over.abs() < 8.0 || (over - 0.2 * MB).abs() < 8.0, "{at:?}: {over}");
+            }
+        }
+        let draft = opened.unwrap();
+        let piece = draft.pieces.iter().find(|one| one.source.series == SeriesId::LiveHeap);
+        let evidence = &piece.unwrap().evidence;
+        assert!((evidence.own / MB - 0.2).abs() < 0.01, "{evidence:?}");
+        assert!((evidence.slope_per_hour / (240.0 * MB) - 1.0).abs() < 0.01, "{evidence:?}");
     }
 
     /// An isolate with 64 MB of old space (Node 22) that has answered once, and major GCs of a loop that never returns.

@@ -484,6 +484,7 @@ impl AcrossRuns {
                     agreed: u32::try_from(self.runs.len()).unwrap_or(u32::MAX),
                     at: now,
                     load_factor: 1.0,
+                    own: 0.0,
                 },
                 confirmed: true,
                 native: None,

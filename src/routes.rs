@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use crate::metric::SeriesId;
 use crate::sample::Millis;
+use crate::series::Shift;
+use crate::stats;
 
 /// Rows at most, those of lib/routes.js that are no route included.
 pub const MAX_ROUTES: usize = 64;
@@ -264,11 +266,16 @@ impl Routes {
         })
     }
 
-    /// What the requests since `from` have to do with the growth of a series. `None` if there were none, or
-    /// it was not read.
-    pub fn explain(&self, series: SeriesId, from: Millis) -> Option<Explanation> {
+    /// What the requests since `from` have to do with the growth of a series, what the guard itself raised it by not
+    /// counted. `None` if there were none, or it was not read.
+    pub fn explain(
+        &self,
+        series: SeriesId,
+        from: Millis,
+        raised: Option<Shift>,
+    ) -> Option<Explanation> {
         let index = SERIES.iter().position(|known| *known == series)?;
-        let (pairs, y): (Vec<&Pair>, Vec<f64>) = self
+        let (pairs, mut y): (Vec<&Pair>, Vec<f64>) = self
             .pairs
             .iter()
             .filter(|pair| pair.at >= from)
@@ -281,6 +288,13 @@ impl Routes {
         let requests: f64 = (0..rows).map(had).sum();
         if over_ms == 0 || requests <= 0.0 {
             return None;
+        }
+        if let Some(shift) = raised {
+            let line: Vec<(f64, f64)> =
+                pairs.iter().zip(&y).map(|(pair, y)| (pair.at.0 as f64, *y)).collect();
+            let at = pairs.partition_point(|pair| pair.at < shift.at);
+            let own = stats::level_change(&line, at).map_or(0.0, |step| shift.amount(step));
+            y[at..].iter_mut().for_each(|y| *y -= own);
         }
         let seconds = over_ms as f64 / 1000.0;
         let columns = |pairs: &[&Pair]| columns(pairs, rows, requests);
@@ -747,7 +761,7 @@ mod tests {
     }
 
     fn explained(routes: &Routes) -> Explanation {
-        routes.explain(SeriesId::LiveHeap, Millis(0)).expect("there were requests")
+        routes.explain(SeriesId::LiveHeap, Millis(0), None).expect("there were requests")
     }
 
     #[test]
@@ -891,7 +905,7 @@ mod tests {
         let of = explained(&routes);
         assert_eq!((of.verdict, of.readings), (Verdict::Undecided, 6));
         assert!(of.bytes_per_request.is_some());
-        assert_eq!(routes.explain(SeriesId::External, Millis(0)), None);
+        assert_eq!(routes.explain(SeriesId::External, Millis(0), None), None);
     }
 
     #[test]

@@ -1015,15 +1015,7 @@ impl Sampler {
 
     fn profiled(&mut self, id: IsolateId, run: u32, answer: Answer) {
         let now = self.now();
-        if let Some(plan) = self.pipeline.profile(id) {
-            match &answer {
-                Answer::Began { .. } => plan.began(now),
-                Answer::Read { last: false, .. } => plan.read(now),
-                Answer::Read { last: true, .. } | Answer::Stopped | Answer::Failed { .. } => {
-                    plan.ended(now);
-                }
-            }
-        }
+        self.pipeline.on_profile(id, now, &answer);
         let inconclusive = self.collector.profile_answer(now, id, run, answer, &self.isolates);
         if let Some(plan) = self.pipeline.profile(id).filter(|_| inconclusive) {
             plan.once_more();

@@ -184,6 +184,24 @@ impl Cell {
     }
 }
 
+/// A moment at which the guard itself raised a series for good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shift {
+    /// When.
+    pub at: Millis,
+    /// By how much at least, in the unit of the series.
+    pub least: f64,
+    /// By how much at most.
+    pub most: f64,
+}
+
+impl Shift {
+    /// By how much it was, as far as an estimate from the readings can be believed.
+    pub fn amount(&self, estimate: f64) -> f64 {
+        estimate.max(self.least).min(self.most)
+    }
+}
+
 /// History of one gauge.
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -192,6 +210,7 @@ pub struct Series {
     first: Option<(Millis, f64)>,
     last: Option<(Millis, f64)>,
     count: u64,
+    shift: Option<Shift>,
 }
 
 impl Series {
@@ -212,6 +231,7 @@ impl Series {
             first: None,
             last: None,
             count: 0,
+            shift: None,
         }
     }
 
@@ -233,6 +253,17 @@ impl Series {
         self.first.get_or_insert((at, value));
         self.last = Some((at, value));
         self.count += 1;
+    }
+
+    /// Says that the guard itself raised what is read from now on. The values stay as they are read: who judges them
+    /// makes allowance for it.
+    pub fn raised(&mut self, shift: Shift) {
+        self.shift = Some(shift);
+    }
+
+    /// When the guard itself raised it last.
+    pub fn shift(&self) -> Option<Shift> {
+        self.shift
     }
 
     /// The last value and when it was taken.

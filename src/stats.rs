@@ -83,6 +83,40 @@ pub fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
     Some(Line { slope, intercept })
 }
 
+/// By how much the level changes at the point of index `at` if the slope on both sides is the same: that slope is the
+/// median of the slopes of all pairs that lie on one side, and each side's level the median of y - slope * x. `None` if
+/// a side is empty or there is no such pair. Quadratic as [`theil_sen`], which it is with an indicator beside x.
+///
+/// Source: the aligned-rank idea of J. L. Hodges and E. L. Lehmann, "Rank methods for combination of independent
+/// experiments in analysis of variance", Ann. Math. Statist. 33 (1962), applied to Sen's slope.
+pub fn level_change(points: &[(f64, f64)], at: usize) -> Option<f64> {
+    let (before, after) = points.split_at_checked(at)?;
+    let of = |side: &[(f64, f64)]| side.len() * side.len().saturating_sub(1) / 2;
+    let slope = with_buffer::<FEW_PAIRS, _>(of(before) + of(after), |slopes| {
+        let mut filled = 0;
+        for side in [before, after] {
+            for (i, &(x1, y1)) in side.iter().enumerate() {
+                for &(x2, y2) in &side[i + 1..] {
+                    if x2 != x1 {
+                        slopes[filled] = (y2 - y1) / (x2 - x1);
+                        filled += 1;
+                    }
+                }
+            }
+        }
+        median(&mut slopes[..filled])
+    })?;
+    let level = |side: &[(f64, f64)]| {
+        with_buffer::<FEW, _>(side.len(), |levels| {
+            for (level, (x, y)) in levels.iter_mut().zip(side) {
+                *level = y - slope * x;
+            }
+            median(levels)
+        })
+    };
+    Some(level(after)? - level(before)?)
+}
+
 /// Whether the slope of [`theil_sen`] is certainly below `least`: more than half of all pairs rise by less. The points
 /// are in order of x. Counting costs a tenth of the median, and most of what is judged does not rise. At a
 /// slope of just `least` it may go either way by a rounding error.
@@ -217,6 +251,28 @@ mod tests {
         let line = theil_sen(&points).unwrap();
         assert!((line.slope - 2.0).abs() < 1e-9, "{line:?}");
         assert!((line.at(4.0) - 13.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_change_of_level_is_told_from_the_slope_on_both_sides() {
+        let with_step = |at: usize, step: f64| -> Vec<(f64, f64)> {
+            (0..12)
+                .map(|i| {
+                    let noise = f64::from((i * 7) % 5) - 2.0;
+                    (f64::from(i), 3.0 * f64::from(i) + noise + step * f64::from(i >= at as i32))
+                })
+                .collect()
+        };
+        for at in 2..=10 {
+            let flat = level_change(&with_step(at, 0.0), at).unwrap();
+            let raised = level_change(&with_step(at, 40.0), at).unwrap();
+            assert!(flat.abs() < 8.0, "{at}: {flat}");
+            assert!((raised - flat - 40.0).abs() < 1e-9, "{at}: {raised}");
+        }
+        assert_eq!(level_change(&with_step(4, 1.0), 0), None);
+        assert_eq!(level_change(&with_step(4, 1.0), 12), None);
+        assert_eq!(level_change(&with_step(4, 1.0), 13), None);
+        assert_eq!(level_change(&[(0.0, 1.0), (1.0, 2.0)], 1), None);
     }
 
     #[test]

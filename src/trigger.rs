@@ -195,6 +195,7 @@ mod tests {
             first: 0.0,
             last: 1.0,
             load_factor: 1.0,
+            own: 0.0,
             agreed: 2,
             at: Millis(0),
         };

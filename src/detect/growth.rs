@@ -6,7 +6,7 @@ use super::{Rule, Statistic};
 use crate::config::HOUR_MS;
 use crate::metric::SeriesId;
 use crate::sample::Millis;
-use crate::series::Series;
+use crate::series::{Series, Shift};
 use crate::stats;
 
 /// Windows judged beside the configured one, milliseconds. Each is half as long again as the one before, so
@@ -82,6 +82,8 @@ pub struct Evidence {
     pub last: f64,
     /// By which factor the load rose over the window, where it rose significantly; else 1.
     pub load_factor: f64,
+    /// What the guard itself added within the window. It is in none of these numbers.
+    pub own: f64,
     /// Evaluations that agreed so far, this one included.
     pub agreed: u32,
     /// When the window ends.
@@ -142,6 +144,8 @@ struct Window {
     /// Hours since the window's start, and values.
     line: [(f64, f64); CELLS],
     values: [f64; CELLS],
+    /// What the guard itself added, and the values are without.
+    own: f64,
 }
 
 impl Window {
@@ -156,6 +160,7 @@ impl Window {
             points: 0,
             line: [(0.0, 0.0); CELLS],
             values: [0.0; CELLS],
+            own: 0.0,
         };
         let mut begins = None;
         let mut ends = from;
@@ -178,7 +183,23 @@ impl Window {
         if (window.points as u64) < MIN_READINGS || (span as f64) < COVERAGE * width_ms as f64 {
             return Err(window.readings);
         }
+        if let Some(shift) = series.shift().filter(|shift| shift.at > from) {
+            window.without(shift);
+        }
         Ok(window)
+    }
+
+    /// Takes out what the guard itself added at a moment within the window: an allocation profile that a suspicion
+    /// began must not confirm it.
+    fn without(&mut self, shift: Shift) {
+        let moment = hours(self.from, shift.at);
+        let at = self.line().partition_point(|(x, _)| *x < moment);
+        let Some(step) = stats::level_change(self.line(), at) else { return };
+        self.own = shift.amount(step);
+        for (place, value) in self.line[at..self.points].iter_mut().zip(&mut self.values[at..]) {
+            place.1 -= self.own;
+            *value -= self.own;
+        }
     }
 
     fn line(&self) -> &[(f64, f64)] {
@@ -220,6 +241,7 @@ impl Window {
             first: whole.at(0.0),
             last: whole.at(width),
             load_factor: load.map_or(1.0, |load| load_factor(load, self.from, self.now)),
+            own: self.own,
             agreed: 0,
             at: self.now,
         };
@@ -605,6 +627,38 @@ mod tests {
         assert!(matches!(judged(&leak), Judgement::Growing(_)));
         let flat = judge(&rule, &sessions, None, 60_000, Millis(60_000));
         assert!(matches!(flat, Judgement::Growing(_)));
+    }
+
+    #[test]
+    fn what_the_guard_itself_added_is_in_neither_slope_nor_verdict() {
+        let config =
+            Config { growth_rate: 60.0 * MB, window_ms: 32_000, warmup_ms: 0, ..Config::default() };
+        let rule = rule(SeriesId::LiveHeap, &config).unwrap();
+        // Readings every 2 s; the guard adds 0.3 MB at a moment within the window.
+        let judged = |per_minute: f64, at_ms: u64, known: bool| {
+            let mut series = Series::long();
+            if known {
+                let at = Millis(at_ms);
+                series.raised(Shift { at, least: 0.1 * MB, most: 0.3 * MB });
+            }
+            for second in (0..=32u64).step_by(2) {
+                let own = if second * 1000 >= at_ms { 0.25 * MB } else { 0.0 };
+                let leak = per_minute * second as f64 / 60.0 + 0.02 * MB * noise(second as f64);
+                series.push(Millis(second * 1000), 20.0 * MB + leak + own);
+            }
+            judge(&rule, &series, None, 32_000, Millis(32_000))
+        };
+        for at_ms in [5_000, 9_000, 15_500, 16_000, 22_000, 27_000] {
+            let Judgement::Growing(of) = judged(4.0 * MB, at_ms, true) else { panic!("{at_ms}") };
+            let error = of.slope_per_hour / (240.0 * MB) - 1.0;
+            assert!(error.abs() < 0.1 && (of.own / MB - 0.25).abs() < 0.1, "{at_ms}: {of:?}");
+            // Flat but for that: a suspicion must not confirm itself.
+            assert!(matches!(judged(0.0, at_ms, true), Judgement::Quiet(..)), "{at_ms}");
+        }
+        let Judgement::Growing(of) = judged(4.0 * MB, 16_000, false) else { panic!() };
+        assert!(of.slope_per_hour > 1.1 * 240.0 * MB && of.own == 0.0, "{of:?}");
+        assert!(matches!(judged(0.7 * MB, 16_000, false), Judgement::Growing(_)));
+        assert!(matches!(judged(0.7 * MB, 16_000, true), Judgement::Quiet(..)));
     }
 
     #[test]

@@ -50,6 +50,10 @@ const SPAN_MS: (u64, u64) = (3_000, 600_000);
 /// The same where the finding came first and nothing presses: a quarter of the window within these bounds.
 const LATE_SPAN_MS: (u64, u64) = (6_000, 1_800_000);
 
+/// How many mean distances of samples long the object is by which lib/profile.js knows its own profile. It lives on V8's
+/// heap as long as that runs: up to a megabyte, which is not the app's.
+const MARK_INTERVALS: f64 = 16.0;
+
 /// What the JS thread is to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
@@ -139,6 +143,8 @@ pub struct ProfilePlan {
     urgent: bool,
     /// It is the second for its finding, or is to be: the first told nothing.
     again: bool,
+    /// Mean distance of samples of the one that was begun last, bytes.
+    interval_bytes: u32,
 }
 
 impl ProfilePlan {
@@ -153,6 +159,7 @@ impl ProfilePlan {
             finding: None,
             urgent: false,
             again: false,
+            interval_bytes: 0,
         }
     }
 
@@ -204,10 +211,8 @@ impl ProfilePlan {
                 self.began = now;
                 self.phase = Phase::Starting;
                 let interval_bytes = interval(situation.suspicion);
-                Some(Order::Begin {
-                    interval_bytes: if self.again { interval_bytes / 2 } else { interval_bytes },
-                    again: self.again,
-                })
+                self.interval_bytes = if self.again { interval_bytes / 2 } else { interval_bytes };
+                Some(Order::Begin { interval_bytes: self.interval_bytes, again: self.again })
             }
             Phase::Starting | Phase::Reading | Phase::Ending => None,
             Phase::Settling { .. } | Phase::Sampling { .. } if given_up || !fits => {
@@ -268,6 +273,14 @@ impl ProfilePlan {
         !matches!(self.phase, Phase::Idle | Phase::Resting { .. })
     }
 
+    /// Bytes of V8's heap that a profile holds while it runs.
+    pub fn held_bytes(&self) -> f64 {
+        match self.phase {
+            Phase::Idle | Phase::Starting | Phase::Resting { .. } => 0.0,
+            _ => MARK_INTERVALS * f64::from(self.interval_bytes),
+        }
+    }
+
     /// Two windows without another one: it would mostly see the same.
     fn rest(&mut self, now: Millis) {
         self.finding = None;
@@ -312,6 +325,7 @@ mod tests {
             first: 20.0 * MB,
             last: 22.0 * MB,
             load_factor: 1.0,
+            own: 0.0,
             agreed: 1,
             at: Millis(0),
         }
@@ -374,6 +388,19 @@ mod tests {
             [(42, "begin"), (46, "read"), (58, "finish")]
         );
         assert!(!plan.running());
+    }
+
+    #[test]
+    fn what_a_profile_holds_while_it_runs_is_known_to_the_byte() {
+        assert!(
+            include_str!("../../lib/profile.js")
+                .contains(&format!("\nconst MARK_INTERVALS = {MARK_INTERVALS};\n"))
+        );
+        let mut plan = ProfilePlan::new(&Config::default());
+        run(&mut plan, 0..41, |_| true, None, 20.0);
+        assert!(plan.running() && plan.held_bytes() >= 16.0 * MIN_INTERVAL / 2.0, "{plan:?}");
+        run(&mut plan, 41..90, |_| true, Some(45), 20.0);
+        assert!(!plan.running() && plan.held_bytes() == 0.0, "{plan:?}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ const http = require('node:http');
  * @property {number} skipped not sent because too many were in flight
  * @property {Record<string, number>} routes requests sent by path template
  * @property {number} leaking requests sent to leaking routes
+ * @property {number[]} leakingBySecond the same, by the second of the run
  * @property {number} p50 milliseconds
  * @property {number} p99 milliseconds
  * @property {number} seconds from the first to the last moment of the run
@@ -70,6 +71,8 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
   let errors = 0;
   let skipped = 0;
   let leaking = 0;
+  /** @type {number[]} */
+  const leakingBySecond = [];
   let inFlight = 0;
   let over = false;
   let ended = false;
@@ -116,8 +119,8 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
       requests += 1;
       inFlight += 1;
       routes[route.path] = (routes[route.path] ?? 0) + 1;
-      if (route.leak) leaking += 1;
       const sent = performance.now();
+      if (route.leak) countLeaking((sent - start) / 1000);
       let settled = false;
       /** @param {boolean} good */
       const settle = (good) => {
@@ -156,6 +159,13 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
       else request.end();
     }
 
+    /** @param {number} second */
+    function countLeaking(second) {
+      leaking += 1;
+      while (leakingBySecond.length <= second) leakingBySecond.push(0);
+      leakingBySecond[leakingBySecond.length - 1] += 1;
+    }
+
     /** @param {number} latency */
     function keepLatency(latency) {
       measured += 1;
@@ -188,6 +198,7 @@ function runLoad(port, load, { seed = 1, durationMs, maxRequests = MAX_REQUESTS,
         skipped,
         routes,
         leaking,
+        leakingBySecond,
         p50: quantile(latencies, 0.5),
         p99: quantile(latencies, 0.99),
         seconds: (performance.now() - start) / 1000,
