@@ -189,16 +189,14 @@ impl Cell {
 pub struct Shift {
     /// When.
     pub at: Millis,
-    /// By how much at least, in the unit of the series.
-    pub least: f64,
-    /// By how much at most.
+    /// By how much at most, in the unit of the series.
     pub most: f64,
 }
 
 impl Shift {
     /// By how much it was, as far as an estimate from the readings can be believed.
     pub fn amount(&self, estimate: f64) -> f64 {
-        estimate.max(self.least).min(self.most)
+        estimate.max(0.0).min(self.most)
     }
 }
 
