@@ -4,6 +4,7 @@
 // the larger ones. Judges the guard's files without the guard's own parser.
 
 const fs = require('node:fs');
+const { Worker, isMainThread, parentPort, workerData } = require('node:worker_threads');
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -143,4 +144,24 @@ function countInstances(file, className) {
   }
 }
 
-module.exports = { countInstances };
+/**
+ * The same in a thread of its own: whoever sends requests meanwhile must not stand still, or the app closes its
+ * idle connections under it.
+ *
+ * @param {string} file
+ * @param {string} className
+ * @returns {Promise<number>}
+ */
+function countElsewhere(file, className) {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(__filename, { workerData: { file, className } });
+    worker.once('message', resolve);
+    worker.once('error', reject);
+  });
+}
+
+module.exports = { countElsewhere, countInstances };
+
+if (!isMainThread && workerData?.className !== undefined) {
+  parentPort?.postMessage(countInstances(workerData.file, workerData.className));
+}

@@ -152,7 +152,8 @@ function machine() {
     cpu: cpus[0]?.model.trim() ?? 'unknown CPU',
     cores: cpus.length,
     memoryBytes: os.totalmem(),
-    system: `${os.type()} ${os.release()} ${os.arch()}`,
+    // Of the release the numbers: what follows names a build.
+    system: `${os.type()} ${os.release().match(/^[\d.]+/)?.[0]} ${os.arch()}`,
   };
 }
 

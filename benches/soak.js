@@ -12,7 +12,7 @@ const { parseArgs } = require('node:util');
 const { runLoad } = require('../test/apps/load.js');
 const { startApp } = require('../test/harness.js');
 const { nodeBinary, versionOf } = require('../test/matrix/nodes.js');
-const { countInstances } = require('./held.js');
+const { countElsewhere } = require('./held.js');
 
 const ROOT = path.join(__dirname, '..');
 
@@ -66,6 +66,7 @@ const LOAD = {
  * @property {number} [controlRequests] of the same app under the same load without any fork
  * @property {number} [controlFailedRequests]
  * @property {string[]} [controlHarm]
+ * @property {string} [remark] what was found out about the row afterwards
  */
 
 /**
@@ -281,7 +282,7 @@ async function snapshot(orders, row, held) {
   }
   const { fork } = answer;
   note(row, fork);
-  const found = countInstances(answer.path, 'HeldSession');
+  const found = await countElsewhere(answer.path, 'HeldSession');
   if (found === held) row.snapshotTries[fork.tries - 1] += 1;
   else count(row.failures, `snapshot: ${found} of ${held} objects were in it`);
   for (const name of fs.readdirSync(path.dirname(answer.path))) {
@@ -347,10 +348,15 @@ function table(rows, name) {
 function render(rows) {
   const list = (/** @type {[string, number][]} */ entries) =>
     entries.length === 0 ? 'None.' : entries.map(([kind, n]) => `- ${n} x ${kind}`).join('\n');
+  const remarks = rows
+    .filter((row) => row.remark)
+    .map((row) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${row.remark}`);
   const harm = rows.flatMap((row) =>
-    [...row.harm, ...(row.controlHarm ?? []).map((what) => `without forks: ${what}`)].map(
-      (what) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${what}`,
-    ),
+    [
+      ...row.harm,
+      ...(row.failedRequests > 0 ? [`${row.failedRequests} requests failed`] : []),
+      ...(row.controlHarm ?? []).map((what) => `without forks: ${what}`),
+    ].map((what) => `- Node ${row.node}, ${row.variant}, ${row.heapMb} MB: ${what}`),
   );
   return `# Soak of forked snapshots
 
@@ -374,6 +380,10 @@ ${table(rows, (row) => `${row.heapMb} MB`)}
 ## What the apps noticed
 
 ${harm.length === 0 ? 'Nothing: no crash, no hang, no wrong exit code, no failed child process.' : harm.join('\n')}
+
+## What was found out about it
+
+${remarks.length === 0 ? 'Nothing had to be.' : remarks.join('\n')}
 
 ## What failed for good
 
@@ -461,4 +471,6 @@ async function main() {
   if (rows.some((row) => row.harm.length > 0)) process.exitCode = 1;
 }
 
-main();
+if (require.main === module) main();
+
+module.exports = { render };
