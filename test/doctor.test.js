@@ -108,8 +108,9 @@ describe('a healthy directory', () => {
     assert.equal(forecast.done, refused === undefined, forecast.sentence);
     if (file !== undefined) {
       assert.equal(path.dirname(file), found.directory);
-      const learnt = diagnosis(dir).atFinding.ways[0];
-      assert.equal(learnt.learnedFrom, 1, learnt.sentence);
+      const { ways } = diagnosis(dir).atFinding;
+      const taken = ways.find((/** @type {any} */ one) => one.way === forecast.way);
+      assert.equal(taken.learnedFrom, 1, taken.sentence);
     }
     act(app, 'exit', 0);
     await app.exit;
