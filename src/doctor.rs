@@ -978,6 +978,12 @@ mod tests {
         assert_eq!(fits.live_heap_from, "argument");
         let [finding, profile, snapshot] = fits.steps.try_into().unwrap();
         assert!(finding.done && profile.done && snapshot.done, "{snapshot:?}");
+        assert_eq!((snapshot.way, snapshot.learned_from), (Some(Mode::Fork), Some(0)));
+
+        // Where it cannot fork, `auto` writes it in the app's process.
+        seen.fork = Err("malloc is not glibc's".into());
+        let snapshot = diagnose(&seen).at_finding.steps.pop().unwrap();
+        assert!(snapshot.done, "{snapshot:?}");
         assert_eq!((snapshot.way, snapshot.learned_from), (Some(Mode::Inline), Some(0)));
         // The rule of thumb of `budget`: 16 times the heap, 115 ms for each MiB.
         assert_eq!((snapshot.peak_bytes, snapshot.pause_ms), (Some(160 * MB), Some(1150)));
