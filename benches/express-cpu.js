@@ -61,18 +61,18 @@ const VARIANTS = {
 };
 
 /**
- * @param {{ node: string, quick: boolean }} options
+ * @param {{ node: string, quick: boolean, rounds?: number }} options
  * @param {Variants} [variants]
  * @param {{ base: string, what: string }} [words]
  * @param {string} [shop] the app, a file below programs/
  */
 async function measure(
-  { node, quick },
+  { node, quick, rounds: wanted = ROUNDS },
   variants = VARIANTS,
   words = { base: 'bare', what: 'CPU per Express request at default settings' },
   shop = 'shop.js',
 ) {
-  const rounds = quick ? 1 : ROUNDS;
+  const rounds = quick ? 1 : wanted;
   const slices = quick ? 3 : 5;
   const requests = quick ? 4000 : 10_000;
   const draw = random(1);

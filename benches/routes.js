@@ -19,7 +19,7 @@ const VARIANTS = {
 /** Frameworks and their apps. On Fastify a request costs less than half, so that a part of it is more. */
 const SHOPS = { Express: 'shop.js', Fastify: 'fastify-shop.js' };
 
-/** @param {{ node: string, quick: boolean }} options */
+/** @param {{ node: string, quick: boolean, rounds?: number }} options */
 async function measure(options) {
   /** @type {Awaited<ReturnType<typeof express.measure>>[]} */
   const results = [];

@@ -36,6 +36,7 @@ const USAGE = `npm run bench -- [options]
   --only NAME,...     of ${MEASUREMENTS.map(({ name }) => name).join(', ')}
   --node 20,22        Node versions, default the running one
   --quick             short runs: for a look, not for figures
+  --rounds N          of the measurements that compare CPU per request, default 30
   --out DIR           where BENCH.md and bench.json go, default docs; README.md is written with the default only
   --render            run nothing: write the reports from the json that is there
 Results of other measurements and versions that are there already are kept.`;
@@ -53,6 +54,7 @@ async function main() {
       only: { type: 'string' },
       node: { type: 'string', default: String(process.versions.node.split('.')[0]) },
       quick: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
       out: { type: 'string', default: 'docs' },
       render: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -81,7 +83,12 @@ async function main() {
     const total = plan.reduce((sum, { one }) => sum + one.seconds[length], 0);
     say(`${plan.length} measurements, about ${Math.ceil(total / 60)} minutes`);
     for (const { one, node } of plan) {
-      const result = await measure(one, node, values.quick);
+      const result = await measure(
+        one,
+        node,
+        values.quick,
+        values.rounds ? Number(values.rounds) : undefined,
+      );
       keep(board, result);
       write(board, directory, values.out === 'docs');
       if (result.failure) process.exitCode = 1;
@@ -95,9 +102,10 @@ async function main() {
  * @param {typeof MEASUREMENTS[number]} one
  * @param {{ binary: string, version: string }} node
  * @param {boolean} quick
+ * @param {number} [rounds]
  * @returns {Promise<Result>}
  */
-async function measure(one, node, quick) {
+async function measure(one, node, quick, rounds) {
   const of = one.perNode ? node.version : null;
   const expected = one.seconds[quick ? 'quick' : 'full'];
   say(`${one.name}${of ? `, Node ${of}` : ''}: about ${expected} s`);
@@ -111,7 +119,7 @@ async function measure(one, node, quick) {
       const deadline = expected * 1000 * PATIENCE + PATIENCE_MS;
       timer = setTimeout(() => reject(new Error(`not done after ${deadline / 1000} s`)), deadline);
     });
-    outcome = await Promise.race([one.measure({ node: node.binary, quick }), late]);
+    outcome = await Promise.race([one.measure({ node: node.binary, quick, rounds }), late]);
   } catch (error) {
     failure = error instanceof Error ? error.message : String(error);
   }
