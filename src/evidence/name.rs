@@ -125,7 +125,7 @@ pub enum Compression {
     None,
     /// gzip, level 1.
     Gzip,
-    /// Zstandard, level -1, with its checksum.
+    /// Zstandard, level 1, with its checksum.
     Zstd,
 }
 
