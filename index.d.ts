@@ -653,7 +653,10 @@ declare namespace leakguard {
      * @throws TypeError (`ERR_LEAKGUARD_TARGET`) if it is neither EventEmitter nor EventTarget
      */
     watch(target: EventEmitter | EventTarget, options?: { name?: string }): () => void;
-    /** Takes a snapshot if the budgets allow it; the cooldown does not apply. Never rejects. */
+    /**
+     * Takes a snapshot if the budgets allow it; the cooldown does not apply. Never rejects. What it settles with, the
+     * `snapshot`, `refused` or `error` event has told before.
+     */
     snapshot(options?: {
       reason?: string;
     }): Promise<{ path: string; meta: SnapshotMeta } | { refused: Refusal }>;

@@ -839,16 +839,17 @@ impl Collector {
             self.save(number, out);
         }
         out.say(LogLevel::Info, &format!("snapshot: {}", file.path.display()));
-        if let Purpose::OnDemand { number: Some(number), .. } = &active.purpose {
-            out.event(
-                Some(active.isolate),
-                EventKind::Answer,
-                &json!({
-                    "number": number, "path": file.path, "meta": payload["meta"],
-                }),
-            );
-        }
+        let answer = match &active.purpose {
+            Purpose::OnDemand { number: Some(number), .. } => {
+                Some(json!({ "number": number, "path": file.path, "meta": payload["meta"] }))
+            }
+            _ => None,
+        };
+        // The event first: an app that stops the guard when its `snapshot()` is settled has heard it.
         self.tell(id.as_deref(), Some(active.isolate), EventKind::Snapshot, payload, out);
+        if let Some(answer) = answer {
+            out.event(Some(active.isolate), EventKind::Answer, &answer);
+        }
         self.analyse(&file, &active.purpose, active.isolate, process, out);
     }
 
