@@ -66,7 +66,7 @@ declare namespace leakguard {
     app?: string;
     /** `silent` `warn` `info` `debug`: findings and refusals, one line each on stderr. Accepted: one of silent, warn, info, debug. Default: `warn`. */
     log?: 'silent' | 'warn' | 'info' | 'debug';
-    /** Ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves. Accepted: none, or some of pressure, epilogue, gc separated by commas. Default: `none`. */
+    /** Ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves. Accepted: none, or some of external, pressure, epilogue, gc separated by commas. Default: `none`. */
     without?: string;
     // options:end
   }
@@ -562,7 +562,7 @@ declare namespace leakguard {
 
   /** How the live heap is known. */
   interface LiveHeapStatus {
-    way: 'pressure' | 'forced' | 'natural';
+    way: 'external' | 'pressure' | 'forced' | 'natural';
     why: string;
     lastBytes: number | null;
     lastAgeMs: number | null;

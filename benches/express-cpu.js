@@ -37,7 +37,7 @@ const VARIANTS = {
     words: 'guard, no live-heap readings on demand',
     guarded: true,
     explains: true,
-    env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_WITHOUT: 'pressure,gc' },
+    env: { LEAKGUARD_LOG: 'silent', LEAKGUARD_WITHOUT: 'external,pressure,gc' },
   },
   readings: {
     words: 'guard, window 32s, GC share 5 %: readings go on',

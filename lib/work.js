@@ -8,7 +8,7 @@ module.exports = Object.freeze({
   HEAP_AFTER_GC: 1 << 1,
   TIMERS: 1 << 2,
   LISTENERS: 1 << 3,
-  // 1 << 4 starts a major GC and is done natively.
+  // 1 << 4 and 1 << 12 start a major GC and are done natively.
   OBSERVE_MAJOR: 1 << 5,
   FORCE_GC: 1 << 6,
   SNAPSHOT: 1 << 7,

@@ -320,7 +320,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "without",
-        Kind::Words(&["pressure", "epilogue", "gc"]),
+        Kind::Words(&["external", "pressure", "epilogue", "gc"]),
         "none",
         "ways of knowing the live heap that are not to be used, for a runtime on which one of them misbehaves",
     ),
@@ -366,6 +366,8 @@ pub enum Compress {
 /// Ways of knowing the live heap that are not to be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Without {
+    /// `napi_adjust_external_memory`.
+    pub external: bool,
     /// `MemoryPressureNotification`.
     pub pressure: bool,
     /// The GC epilogue callback.
@@ -752,6 +754,7 @@ fn assemble(chosen: &[(&'static OptionSpec, Value, String, Origin)]) -> Config {
             _ => LogLevel::Warn,
         },
         without: Without {
+            external: without("external"),
             pressure: without("pressure"),
             epilogue: without("epilogue"),
             gc: without("gc"),

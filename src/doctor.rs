@@ -546,6 +546,7 @@ impl Checks {
     fn ways(&mut self, seen: &Seen) {
         let without = seen.config.without;
         let ways = Ways {
+            external: seen.runtime.ways.external && !without.external,
             pressure: seen.runtime.ways.pressure && !without.pressure,
             force: seen.runtime.ways.force && !without.gc,
             ..seen.runtime.ways
@@ -555,7 +556,7 @@ impl Checks {
         let (way, why) = live_heap_way(ways, epilogue);
         let sentence = format!("{}: {why}", way.as_str());
         match way {
-            Way::Pressure => self.ok("live-heap", sentence),
+            Way::External | Way::Pressure => self.ok("live-heap", sentence),
             Way::Forced | Way::Natural => self.note("live-heap", sentence),
         }
         match (&seen.fork, settings_against_fork(&seen.config)) {
@@ -840,7 +841,7 @@ mod tests {
                 platform: "linux-x64".into(),
                 heap_limit_bytes: 400.0 * MB as f64,
                 given,
-                ways: Ways { pressure: true, force: true, observe: true },
+                ways: Ways { external: true, pressure: true, force: true, observe: true },
                 epilogue: Epilogue::On,
                 signals: ["SIGUSR1", "SIGUSR2", "SIGTERM"].map(String::from).to_vec(),
                 ..Runtime::default()
@@ -907,7 +908,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let of = |variables| seen(root.path(), variables);
         type Case = (&'static [(&'static str, &'static str)], &'static str, Level);
-        let table: [Case; 10] = [
+        let table: [Case; 11] = [
             (&[("LEAKGUARD", "off")], "guard", Level::Problem),
             (&[("LEAKGUARD_WINDOW", "soon")], "setting", Level::Problem),
             (&[("LEAKGUARD_WINDWO", "1h")], "setting", Level::Problem),
@@ -917,7 +918,8 @@ mod tests {
             (&[("LEAKGUARD_SIGNAL", "SIGTERM")], "signal", Level::Problem),
             (&[("LEAKGUARD_SIGNAL", "SIGNONE")], "signal", Level::Problem),
             (&[("LEAKGUARD_MAX_DISK", "8MB")], "recorder", Level::Problem),
-            (&[("LEAKGUARD_WITHOUT", "pressure")], "live-heap", Level::Note),
+            (&[("LEAKGUARD_WITHOUT", "external")], "live-heap", Level::Ok),
+            (&[("LEAKGUARD_WITHOUT", "external,pressure")], "live-heap", Level::Note),
         ];
         for (variables, id, level) in table {
             assert_eq!(levels(&of(variables), id).first(), Some(&level), "{variables:?}");

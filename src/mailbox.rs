@@ -24,8 +24,9 @@ pub mod work {
     pub const TIMERS: u32 = 1 << 2;
     /// Report listeners.
     pub const LISTENERS: u32 = 1 << 3;
-    /// Make a major GC begin without a pause. Done natively inside `takeWork`; JavaScript never sees it.
-    pub const START_MAJOR: u32 = 1 << 4;
+    /// Make a major GC begin without a pause, by a memory-pressure notification. Done natively inside `takeWork`;
+    /// JavaScript never sees it.
+    pub const START_BY_PRESSURE: u32 = 1 << 4;
     /// Watch for the major GC's end with a PerformanceObserver: the GC callbacks are not in use.
     pub const OBSERVE_MAJOR: u32 = 1 << 5;
     /// Force a GC and report the heap.
@@ -40,6 +41,8 @@ pub mod work {
     pub const PAGE: u32 = 1 << 10;
     /// Report requests by route.
     pub const ROUTES: u32 = 1 << 11;
+    /// The same as [`START_BY_PRESSURE`], by external memory.
+    pub const START_BY_EXTERNAL: u32 = 1 << 12;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.

@@ -44,9 +44,9 @@ const PER_WINDOW: u64 = 8;
 /// Readings that fill a window longer than the shortest on which growth is suspected: one for each cell it is judged by.
 const PER_SUSPECTED_WINDOW: u64 = 24;
 
-/// Slowest pace that calm readings are held to, whatever the window. A reading costs more than its GC: after
-/// a memory-pressure notification V8 runs with a small young generation and has dropped optimisations under
-/// way. At one reading every 4 s an Express app paid 28 % CPU a request for it, with a live heap of 10 MB.
+/// Slowest pace that calm readings are held to, whatever the window. By a memory-pressure notification a reading costs
+/// more than its GC: V8 then runs with a small heap and young generation, and a second major GC follows soon. On Node
+/// 22, with a live heap of 10 MB, the requests after such a reading paid 85 ms of CPU for it; by external memory, 2 ms.
 /// Raising this delays the middle rungs; lowering it costs CPU a request. Faster leaks are left to suspicion.
 const CALM_PACE_MS: u64 = 60_000;
 
@@ -72,6 +72,8 @@ const LONGEST_REST_MS: u64 = 30 * 60_000;
 /// How the live heap is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
+    /// External memory is reported to V8 and taken back at once: V8 starts an incremental, concurrent mark-compact.
+    External,
     /// A memory-pressure notification starts an incremental, concurrent mark-compact.
     Pressure,
     /// A forced GC, all of it pause.
@@ -84,11 +86,37 @@ impl Way {
     /// The word shown in `status()`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Way::External => "external",
             Way::Pressure => "pressure",
             Way::Forced => "forced",
             Way::Natural => "natural",
         }
     }
+}
+
+/// External memory that is reported to V8 for a moment, so that it starts a major GC, bytes.
+///
+/// V8: `Heap::ReportExternalMemoryPressure` starts incremental marking, and none that reduces memory, once external
+/// memory is `kExternalAllocationSoftLimit`, 64 MB, above its lowest since the last major GC (src/heap/heap.cc in Node
+/// 20 and 22; `HandleExternalMemoryInterrupt` and `soft_limit()` in 24 and 26). A little more is always above it.
+pub const EXTERNAL_PUSH_BYTES: i64 = 65 * 1_048_576;
+
+/// How much external memory an isolate may have so that [`EXTERNAL_PUSH_BYTES`] on top stays clear of V8's hard limit,
+/// bytes; `None` if it may have none. Past that limit V8 collects at once, and the loop stands still.
+///
+/// V8: the hard limit is half of the old generation's largest size, above the lowest external memory since the last
+/// major GC (`external_memory_hard_limit()`). `heap_size_limit` counts the young generation too, whose largest size
+/// by default is, by `--max-old-space-size` and what V8 then says of its limit, 48 MB to V8 12 (Node 20 and 22), 192 MB
+/// in V8 13 (Node 24) and 96 MB in V8 14 (Node 26). An app that has made it larger may be stopped by one such GC;
+/// the plan takes its length for what it is.
+///
+/// `v8` is `process.versions.v8`.
+pub fn external_room_bytes(heap_size_limit: f64, v8: &str) -> Option<i64> {
+    let major: Option<u32> = v8.split('.').next().and_then(|major| major.parse().ok());
+    let young = if major.is_some_and(|major| major <= 12) { 48.0 } else { 192.0 } * 1_048_576.0;
+    let hard = (heap_size_limit - young) / 2.0;
+    let room = hard - EXTERNAL_PUSH_BYTES as f64;
+    (room > 0.0).then_some(room as i64)
 }
 
 /// What is known when a reading is considered.
@@ -375,6 +403,27 @@ mod tests {
             }
         }
         (count, spent)
+    }
+
+    #[test]
+    fn external_memory_is_pushed_only_where_v8_does_not_collect_at_once() {
+        const MB: f64 = 1_048_576.0;
+        // What Node 20, 22, 24 and 26 say of their limit with --max-old-space-size=64, 128, 256.
+        let table = [
+            (112.0, "11.3.244.8-node.38", None),
+            (176.0, "12.4.254.21-node.33", None),
+            (304.0, "12.4.254.21-node.33", Some(63)),
+            (256.0, "13.6.233.10-node.28", None),
+            (320.0, "13.6.233.10-node.28", None),
+            (448.0, "13.6.233.10-node.28", Some(63)),
+            (352.0, "14.3.127.1-node.5", Some(15)),
+            (4144.0, "not a version", Some(1911)),
+            (f64::NAN, "12", None),
+        ];
+        for (limit, v8, room) in table {
+            let found = external_room_bytes(limit * MB, v8).map(|room| room / 1_048_576);
+            assert_eq!(found, room, "{limit} MB, V8 {v8}");
+        }
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub trait Wake: Send {
 /// Which ways of knowing the live heap an environment offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
+    /// External memory can be reported to V8: part of Node-API.
+    pub external: bool,
     /// `MemoryPressureNotification` was found.
     pub pressure: bool,
     /// `gc()` could be obtained.
@@ -511,6 +513,24 @@ struct Guarded {
     checked_limits: bool,
 }
 
+impl Guarded {
+    /// The way its live heap is read.
+    fn way(&self) -> Way {
+        best_way(self.ways, &self.epilogue)
+    }
+
+    /// The best way that is left without one that does not work here.
+    fn without(&mut self, way: Way) -> Way {
+        match way {
+            Way::External => self.ways.external = false,
+            Way::Pressure => self.ways.pressure = false,
+            Way::Forced => self.ways.force = false,
+            Way::Natural => {}
+        }
+        self.way()
+    }
+}
+
 /// The isolates, as the place where events and jobs go.
 struct Isolates {
     guarded: BTreeMap<IsolateId, Guarded>,
@@ -734,7 +754,7 @@ impl Sampler {
             Command::Epilogue(id, epilogue) => {
                 if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
                     guarded.epilogue = epilogue;
-                    let way = best_way(guarded.ways, &guarded.epilogue);
+                    let way = guarded.way();
                     self.pipeline.set_way(id, way);
                     self.publish();
                 }
@@ -990,7 +1010,14 @@ impl Sampler {
                     guarded.wake.wake();
                 }
             }
-            Reading::LiveHeapFailed => self.pipeline.live_heap_unavailable(id),
+            Reading::LiveHeapFailed => {
+                self.pipeline.live_heap_unavailable(id);
+                if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
+                    guarded.asked = None;
+                    let way = guarded.without(guarded.way());
+                    self.pipeline.set_way(id, way);
+                }
+            }
         }
     }
 
@@ -1117,12 +1144,8 @@ impl Sampler {
             }
             if guarded.lost_in_a_row >= LOST_BEFORE_FALLBACK && view.way != Way::Natural {
                 guarded.lost_in_a_row = 0;
-                if view.way == Way::Pressure {
-                    guarded.ways.pressure = false;
-                } else {
-                    guarded.ways.force = false;
-                }
-                self.pipeline.set_way(view.id, best_way(guarded.ways, &guarded.epilogue));
+                let way = guarded.without(view.way);
+                self.pipeline.set_way(view.id, way);
             }
         }
     }
@@ -1131,11 +1154,12 @@ impl Sampler {
         match action {
             Action::ReadLiveHeap(id) => {
                 let Some(guarded) = self.isolates.guarded.get_mut(&id) else { return };
-                let way = best_way(guarded.ways, &guarded.epilogue);
+                let way = guarded.way();
                 let seen = guarded.epilogue == Epilogue::On;
+                let observe = if seen { 0 } else { work::OBSERVE_MAJOR };
                 let bits = match way {
-                    Way::Pressure if seen => work::START_MAJOR,
-                    Way::Pressure => work::START_MAJOR | work::OBSERVE_MAJOR,
+                    Way::External => work::START_BY_EXTERNAL | observe,
+                    Way::Pressure => work::START_BY_PRESSURE | observe,
                     Way::Forced => work::FORCE_GC,
                     Way::Natural => 0,
                 };
@@ -1365,6 +1389,7 @@ pub fn live_heap_way(ways: Ways, epilogue: &Epilogue) -> (Way, String) {
 fn best_way(ways: Ways, epilogue: &Epilogue) -> Way {
     let seen = *epilogue == Epilogue::On || ways.observe;
     match ways {
+        Ways { external: true, .. } if seen => Way::External,
         Ways { pressure: true, .. } if seen => Way::Pressure,
         Ways { force: true, .. } => Way::Forced,
         _ => Way::Natural,
@@ -1383,15 +1408,18 @@ pub fn expected_live(live: Option<f64>, used: Option<f64>) -> Option<f64> {
 fn why(ways: Ways, epilogue: &Epilogue, way: Way) -> String {
     let seen = match epilogue {
         Epilogue::On => "seen by V8's GC callback".to_owned(),
-        Epilogue::Off(why) if ways.observe && way == Way::Pressure => {
+        Epilogue::Off(why) if ways.observe && matches!(way, Way::External | Way::Pressure) => {
             format!("seen by a PerformanceObserver during the reading ({why})")
         }
         Epilogue::Off(why) => format!("natural ones are not seen ({why})"),
     };
     let made = match way {
+        Way::External => {
+            "external memory that is there for a moment starts a major GC without a pause"
+        }
         Way::Pressure => "a memory-pressure notification starts a major GC without a pause",
         Way::Forced => {
-            "gc() is forced within LEAKGUARD_MAX_GC_PAUSE: V8's notification is not to be had"
+            "gc() is forced within LEAKGUARD_MAX_GC_PAUSE: no other way to start a major GC is to be had"
         }
         Way::Natural => "no way to start a major GC: only those that V8 makes by itself",
     };

@@ -198,7 +198,7 @@ describe('the allocation profile', { concurrency: 4 }, () => {
         clearInterval(collecting);
         print({ step, answer: post('HeapProfiler.getSamplingProfile') });`),
       // The program collects itself: on a busy machine the guard's own readings may rest after a long stop.
-      { execArgv: ['--expose-gc'], env: { LEAKGUARD_WITHOUT: 'pressure,gc' } },
+      { execArgv: ['--expose-gc'], env: { LEAKGUARD_WITHOUT: 'external,pressure,gc' } },
     );
     const { step, answer } = report;
     assert.equal(step.reason, 'pause', JSON.stringify(step));

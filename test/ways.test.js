@@ -29,24 +29,36 @@ const READS = `
 
 /** @type {[string, string, RegExp, number][]} */
 const WAYS = [
-  ['none', 'pressure', /without a pause; seen by V8's GC callback$/, 3],
+  ['none', 'external', /^external memory .* without a pause; seen by V8's GC callback$/, 3],
   [
     'epilogue',
+    'external',
+    /seen by a PerformanceObserver during the reading \(LEAKGUARD_WITHOUT names it\)$/,
+    3,
+  ],
+  ['external', 'pressure', /^a memory-pressure .* a pause; seen by V8's GC callback$/, 3],
+  [
+    'external,epilogue',
     'pressure',
     /seen by a PerformanceObserver during the reading \(LEAKGUARD_WITHOUT names it\)$/,
     3,
   ],
   [
-    'pressure',
+    'external,pressure',
     'forced',
     /^gc\(\) is forced within LEAKGUARD_MAX_GC_PAUSE.*seen by V8's GC callback$/,
     3,
   ],
-  ['pressure,epilogue', 'forced', /^gc\(\) is forced/, 3],
+  ['external,pressure,epilogue', 'forced', /^gc\(\) is forced/, 3],
   // Natural major GCs of this much garbage come within seconds, and V8's callback sees them.
-  ['gc,pressure', 'natural', /only those that V8 makes by itself; seen by V8's GC callback$/, 0],
   [
-    'pressure,epilogue,gc',
+    'gc,pressure,external',
+    'natural',
+    /only those that V8 makes by itself; seen by V8's GC callback$/,
+    0,
+  ],
+  [
+    'external,pressure,epilogue,gc',
     'natural',
     /only those that V8 makes by itself; natural ones are not seen/,
     0,
@@ -75,7 +87,7 @@ test('natural major GCs count as readings where they can be seen', async (t) => 
     'globalThis.kept = []; const grow = setInterval(() => { if (kept.push(new Array(20000).fill(0.5)) > 400) kept.length = 0; }, 2); grow.unref(); const alive',
   );
   const { report } = await ask(t, source, {
-    env: { LEAKGUARD_WITHOUT: 'gc,pressure' },
+    env: { LEAKGUARD_WITHOUT: 'gc,external,pressure' },
     execArgv: ['--max-old-space-size=64'],
   });
   assert.equal(report.liveHeap.way, 'natural');
@@ -84,7 +96,7 @@ test('natural major GCs count as readings where they can be seen', async (t) => 
 
 test('an app that asked for gc keeps it, in new contexts too', async (t) => {
   const { report } = await ask(t, READS, {
-    env: { LEAKGUARD_WITHOUT: 'pressure', READINGS: '2', LEAKGUARD_GC_SHARE: '20%' },
+    env: { LEAKGUARD_WITHOUT: 'external,pressure', READINGS: '2', LEAKGUARD_GC_SHARE: '20%' },
     execArgv: ['--expose-gc'],
   });
   assert.equal(report.gc, 'function');
@@ -98,7 +110,41 @@ test('a reading that would stop the loop for too long is not forced, and status 
     until(() => /LEAKGUARD_MAX_GC_PAUSE$/.test(leakguard.status().liveHeap?.waiting))
       .then(() => process.stdout.write(JSON.stringify(leakguard.status().liveHeap)));`;
   const { report } = await ask(t, source, {
-    env: { LEAKGUARD_WITHOUT: 'pressure', LEAKGUARD_MAX_GC_PAUSE: '1ms' },
+    env: { LEAKGUARD_WITHOUT: 'external,pressure', LEAKGUARD_MAX_GC_PAUSE: '1ms' },
   });
   assert.match(report.waiting, /would stop the loop for \d+ ms/);
+});
+
+/** An app that holds external memory of its own, and a small heap. @param {number} megabytes */
+const holding = (megabytes) =>
+  READS.replace(
+    'const alive',
+    `globalThis.held = Buffer.alloc(${megabytes}e6, 1); const before = process.memoryUsage().external; const alive`,
+  ).replace('state:', 'external: process.memoryUsage().external - before, state:');
+const SMALL = { execArgv: ['--max-old-space-size=256'] };
+const SOON = { READINGS: '3', LEAKGUARD_GC_SHARE: '20%' };
+
+test('what was reported of external memory is taken back', async (t) => {
+  const { report } = await ask(t, holding(1), { ...SMALL, env: SOON });
+  assert.equal(report.liveHeap.way, 'external');
+  assert.ok(Math.abs(report.external) < 16e6, `${report.external} bytes more`);
+});
+
+test('an app whose buffers leave no room for it is read by a notification', async (t) => {
+  const { report } = await ask(t, holding(200), { ...SMALL, env: SOON });
+  assert.equal(report.liveHeap.way, 'external');
+  assert.ok(report.liveHeap.readings >= 3);
+});
+
+test('and where there is none, by a forced GC', async (t) => {
+  const { report } = await ask(t, holding(200), {
+    ...SMALL,
+    env: { ...SOON, LEAKGUARD_WITHOUT: 'pressure' },
+  });
+  assert.equal(report.liveHeap.way, 'forced');
+});
+
+test('a heap that is too small for it from the start is read by a notification', async (t) => {
+  const { report } = await ask(t, READS, { execArgv: ['--max-old-space-size=64'], env: SOON });
+  assert.equal(report.liveHeap.way, 'pressure');
 });

@@ -4,6 +4,7 @@ use napi_derive::napi;
 
 use super::guard::GivenSetting;
 use crate::doctor::Runtime;
+use crate::readings::external_room_bytes;
 use crate::sampler::Ways;
 use crate::v8::{Epilogue, Gc};
 
@@ -42,6 +43,7 @@ pub fn run_cli(args: Vec<String>, process: Option<CliProcess>) -> i32 {
 fn runtime(process: CliProcess) -> Runtime {
     let mut gc = Gc::current();
     let ways = Ways {
+        external: external_room_bytes(process.heap_size_limit, &process.v8).is_some(),
         pressure: gc.is_some() && Gc::can_start_major(),
         force: process.can_force_gc,
         observe: process.can_observe_gc,

@@ -18,6 +18,7 @@ use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
 use crate::page::Question;
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
+use crate::readings::{EXTERNAL_PUSH_BYTES, external_room_bytes};
 use crate::report::html;
 use crate::routes::RouteCounts;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
@@ -322,6 +323,10 @@ pub struct Guard {
     mailbox: Arc<Mailbox>,
     handle: Handle,
     local: Rc<RefCell<Local>>,
+    /// External memory that leaves room for ours, bytes.
+    external_room: Option<i64>,
+    /// Whether memory-pressure notifications may be used.
+    pressure: bool,
 }
 
 #[napi]
@@ -345,7 +350,9 @@ impl Guard {
             .build()?;
         let mailbox = Arc::new(Mailbox::default());
         let mut gc = Gc::current();
+        let external_room = external_room_bytes(environment.heap_size_limit, &environment.v8);
         let ways = Ways {
+            external: !config.without.external && external_room.is_some(),
             pressure: !config.without.pressure && gc.is_some() && Gc::can_start_major(),
             force: !config.without.gc && environment.can_force_gc,
             observe: environment.can_observe_gc,
@@ -405,20 +412,42 @@ impl Guard {
             }
             local.borrow_mut().end();
         })?;
-        Ok(Guard { mailbox, handle, local })
+        Ok(Guard { mailbox, handle, local, external_room, pressure: ways.pressure })
     }
 
     /// Takes the requests of the native thread: bits of lib/work.js. What is native is done here.
     #[napi]
-    pub fn take_work(&self) -> u32 {
-        let mut bits = self.mailbox.take();
-        if bits & work::START_MAJOR != 0 {
-            if let Some(gc) = &self.local.borrow().gc {
-                gc.start_major();
-            }
-            bits &= !work::START_MAJOR;
+    pub fn take_work(&self, env: Env) -> u32 {
+        let bits = self.mailbox.take();
+        if bits & work::START_BY_EXTERNAL != 0 {
+            self.start_by_external(&env);
         }
-        bits
+        if bits & work::START_BY_PRESSURE != 0 && !self.start_by_pressure() {
+            self.handle.live_heap_failed();
+        }
+        bits & !(work::START_BY_EXTERNAL | work::START_BY_PRESSURE)
+    }
+
+    /// Has V8 start a major GC by external memory, or by a memory-pressure notification where the app's own external
+    /// memory leaves no room for that.
+    fn start_by_external(&self, env: &Env) {
+        // By nothing: the answer is what there is.
+        let fits = env
+            .adjust_external_memory(0)
+            .is_ok_and(|external| self.external_room.is_some_and(|room| external <= room));
+        if fits && env.adjust_external_memory(EXTERNAL_PUSH_BYTES).is_ok() {
+            // What V8 took it takes back: the call fails for no other reason than a null pointer.
+            let _ = env.adjust_external_memory(-EXTERNAL_PUSH_BYTES);
+        } else if !self.start_by_pressure() {
+            self.handle.live_heap_failed();
+        }
+    }
+
+    /// False if that cannot be had, or is not to be used.
+    fn start_by_pressure(&self) -> bool {
+        let local = self.local.borrow();
+        let gc = local.gc.as_ref().filter(|_| self.pressure);
+        gc.inspect(|gc| gc.start_major()).is_some()
     }
 
     /// The next event as `[kind, JSON]`, or null.
