@@ -31,6 +31,9 @@ const WARMUP_MS = 10_000;
 const LEAKING_MS = 85_000;
 const HEALTHY_MS = 75_000;
 
+/** How much longer the leaking app goes on while the evidence for its finding is being written, on a busy machine. */
+const EVIDENCE_MS = 60_000;
+
 const REDRAW_MS = 250;
 const PLAIN_LINE_MS = 5000;
 
@@ -138,7 +141,7 @@ class Demo {
       url: address,
       connections: CONNECTIONS,
       overallRate: REQUESTS_PER_SECOND,
-      duration: Math.ceil(this.lengthMs / 1000) + 60,
+      duration: Math.ceil((this.lengthMs + EVIDENCE_MS) / 1000) + 60,
       requests: [
         {
           /** @param {object} request */
@@ -413,7 +416,10 @@ async function main() {
     demo.drive(await demo.launch());
     endShow = show(demo);
     const over = new Promise((resolve) => {
-      timer = setTimeout(resolve, demo.lengthMs - demo.nowMs);
+      timer = setTimeout(() => {
+        const writing = demo.findings.length > 0 && !demo.complete;
+        timer = setTimeout(resolve, writing ? EVIDENCE_MS : 0);
+      }, demo.lengthMs - demo.nowMs);
       if (demo.program === 'app') demo.onChange = () => demo.complete && resolve(undefined);
     });
     await Promise.race([over, demo.died]);
