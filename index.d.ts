@@ -32,7 +32,7 @@ declare namespace leakguard {
     handleRate?: string;
     /** Growth of external/ArrayBuffer memory and of native memory outside V8. Accepted: a growth rate like 10MB/h (B KB MB GB per s min h d). Default: `10 x growthRate`. */
     nativeRate?: string;
-    /** `auto` `inline` `fork` `off`. Accepted: one of auto, inline, fork, off. Default: `auto`. */
+    /** `auto` (forked where a self-test passes, else inline) `inline` `fork` `off`. Accepted: one of auto, inline, fork, off. Default: `auto`. */
     snapshot?: 'auto' | 'inline' | 'fork' | 'off';
     /** A second snapshot this long after the first of a finding, if growth goes on: the pair to compare. `off`. Accepted: a duration like 30m (ms s m h d), 1s to 7d, or off. Default: `30m`. */
     followup?: string;

@@ -240,7 +240,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "snapshot",
         Kind::Choice(&["auto", "inline", "fork", "off"]),
         "auto",
-        "`auto` `inline` `fork` `off`",
+        "`auto` (forked where a self-test passes, else inline) `inline` `fork` `off`",
     ),
     option(
         "followup",
