@@ -654,8 +654,8 @@ declare namespace leakguard {
      */
     watch(target: EventEmitter | EventTarget, options?: { name?: string }): () => void;
     /**
-     * Takes a snapshot if the budgets allow it; the cooldown does not apply. Never rejects. What it settles with, the
-     * `snapshot`, `refused` or `error` event has told before.
+     * Takes a snapshot if the budgets allow it; the cooldown does not apply. Never rejects. What it settles with, a
+     * running guard has told before by its event `snapshot`, `refused` or `error`.
      */
     snapshot(options?: {
       reason?: string;
