@@ -68,6 +68,9 @@ async function main() {
   const wanted = values.only?.split(',');
   const unknown = wanted?.filter((name) => !MEASUREMENTS.some((one) => one.name === name)) ?? [];
   if (unknown.length > 0) throw new Error(`no measurement named ${unknown.join(', ')}\n${USAGE}`);
+  const rounds = values.rounds === undefined ? undefined : Number(values.rounds);
+  if (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0))
+    throw new Error(`--rounds: expected a whole number from 1, got ${values.rounds}\n${USAGE}`);
   const measurements = MEASUREMENTS.filter(({ name }) => wanted?.includes(name) ?? true);
   const nodes = values.node.split(',').map((major) => {
     const binary = nodeBinary(Number(major));
@@ -83,12 +86,7 @@ async function main() {
     const total = plan.reduce((sum, { one }) => sum + one.seconds[length], 0);
     say(`${plan.length} measurements, about ${Math.ceil(total / 60)} minutes`);
     for (const { one, node } of plan) {
-      const result = await measure(
-        one,
-        node,
-        values.quick,
-        values.rounds ? Number(values.rounds) : undefined,
-      );
+      const result = await measure(one, node, values.quick, rounds);
       keep(board, result);
       write(board, directory, values.out === 'docs');
       if (result.failure) process.exitCode = 1;

@@ -44,6 +44,14 @@ test('the bench names the measurements there are when asked for another', () => 
   assert.match(stderr, /loop-gap/);
 });
 
+test('the bench names a number of rounds that is none', () => {
+  for (const rounds of ['few', '0', '1.5']) {
+    const { status, stderr } = bench('--rounds', rounds, '--only', 'idle');
+    assert.equal(status, 1);
+    assert.ok(stderr.includes(`--rounds: expected a whole number from 1, got ${rounds}`), stderr);
+  }
+});
+
 test("the README's block is replaced between its marks and nowhere else", () => {
   const { replaceBlock } = require('../benches/support/report.js');
   const text = 'before <!-- bench:begin -->\nold\n<!-- bench:end --> after';
