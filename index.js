@@ -338,6 +338,7 @@ class Leakguard extends EventEmitter {
     [work.LISTENERS, (native) => listeners.report(native)],
     [work.OBSERVE_MAJOR, (native) => gc.observeMajor(native)],
     [work.FORCE_GC, (native) => gc.forceGc(native)],
+    [work.HEAD_START, (native) => this.#restNextTurn(native)],
     // Before the snapshot, which may stop the loop for seconds: a finding waits for the reading.
     [work.PROFILE, (native) => this.#doProfile(native)],
     [work.PAGE, (native) => this.#page?.takeAnswers(native)],
@@ -369,6 +370,19 @@ class Leakguard extends EventEmitter {
     } catch (error) {
       this.#warnOnce('LEAKGUARD_INTERNAL', `leakguard failed on the JS thread: ${words(error)}`);
     }
+  }
+
+  /**
+   * V8's helper threads mark first: why, and how long, is at `HEAD_START` in src/readings.rs.
+   *
+   * @param {any} native
+   */
+  #restNextTurn(native) {
+    setImmediate(() => {
+      this.#safely(() => {
+        if (this.#native === native && native.rest()) this.#restNextTurn(native);
+      });
+    }).unref();
   }
 
   /** @param {any} native */

@@ -16,4 +16,5 @@ module.exports = Object.freeze({
   PROFILE: 1 << 9,
   PAGE: 1 << 10,
   ROUTES: 1 << 11,
+  HEAD_START: 1 << 13,
 });

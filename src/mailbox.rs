@@ -43,6 +43,8 @@ pub mod work {
     pub const ROUTES: u32 = 1 << 11;
     /// The same as [`START_BY_PRESSURE`], by external memory.
     pub const START_BY_EXTERNAL: u32 = 1 << 12;
+    /// With one of the two: the JS thread rests for moments, so that V8's concurrent markers come first.
+    pub const HEAD_START: u32 = 1 << 13;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.

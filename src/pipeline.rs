@@ -13,7 +13,7 @@ use crate::detect::{
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::near_end::{self, NearLimit};
 use crate::profile::{self, Answer, Order, ProfilePlan};
-use crate::readings::{ReadingPlan, Situation, Wait, Way};
+use crate::readings::{self, ReadingPlan, Situation, Wait, Way};
 use crate::routes::{self, Explanation, RouteCounts, Routes, TrafficView};
 use crate::sample::{
     IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Millis, ProcessSample, Site,
@@ -1225,6 +1225,13 @@ impl Pipeline {
             }
         }
         actions.splice(0..0, orders);
+    }
+
+    /// Whether V8's markers get a head start when the live heap of this isolate is read.
+    pub fn wants_head_start(&self, id: IsolateId) -> bool {
+        let heap_used =
+            |isolate: &Isolate| Some(isolate.tracked.get(&SeriesId::HeapUsed)?.series.last()?.1);
+        self.isolates.get(&id).and_then(heap_used).is_some_and(readings::wants_head_start)
     }
 
     fn tracked(&self, source: &Source) -> Option<&Tracked> {

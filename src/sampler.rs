@@ -1157,9 +1157,11 @@ impl Sampler {
                 let way = guarded.way();
                 let seen = guarded.epilogue == Epilogue::On;
                 let observe = if seen { 0 } else { work::OBSERVE_MAJOR };
+                let head_start =
+                    if self.pipeline.wants_head_start(id) { work::HEAD_START } else { 0 };
                 let bits = match way {
-                    Way::External => work::START_BY_EXTERNAL | observe,
-                    Way::Pressure => work::START_BY_PRESSURE | observe,
+                    Way::External => work::START_BY_EXTERNAL | head_start | observe,
+                    Way::Pressure => work::START_BY_PRESSURE | head_start | observe,
                     Way::Forced => work::FORCE_GC,
                     Way::Natural => 0,
                 };

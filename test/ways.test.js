@@ -115,14 +115,40 @@ test('a reading that would stop the loop for too long is not forced, and status 
   assert.match(report.waiting, /would stop the loop for \d+ ms/);
 });
 
+const SMALL = { execArgv: ['--max-old-space-size=256'] };
+const SOON = { READINGS: '3', LEAKGUARD_GC_SHARE: '20%' };
+
+/** Counts the turns of the loop in which the guard rests the JS thread. @param {number} megabytes */
+const counting = (megabytes) =>
+  `
+  globalThis.held = Array.from({ length: ${megabytes}e6 / 72 }, (_, i) => ({ i, inner: { i } }));
+  let turns = 0;
+  const timers = require('node:timers');
+  const plain = timers.setImmediate;
+  timers.setImmediate = (callback) => {
+    if (new Error().stack.includes('#restNextTurn')) turns++;
+    return plain(callback);
+  };
+  ${READS.replace('state:', 'turns, state:')}`;
+for (const [megabytes, name] of /** @type {[number, string][]} */ ([
+  [60, 'get a head start when the heap is large'],
+  [1, 'get none when it is small'],
+])) {
+  test(`V8's concurrent markers ${name}`, async (t) => {
+    const { report } = await ask(t, counting(megabytes), { env: SOON });
+    assert.equal(report.liveHeap.way, 'external');
+    // Eight turns for each reading whose end was seen; the last may have been asked for anew.
+    if (megabytes === 1) assert.equal(report.turns, 0);
+    else assert.ok(report.turns >= 8 * 2, `${report.turns} turns`);
+  });
+}
+
 /** An app that holds external memory of its own, and a small heap. @param {number} megabytes */
 const holding = (megabytes) =>
   READS.replace(
     'const alive',
     `globalThis.held = Buffer.alloc(${megabytes}e6, 1); const before = process.memoryUsage().external; const alive`,
   ).replace('state:', 'external: process.memoryUsage().external - before, state:');
-const SMALL = { execArgv: ['--max-old-space-size=256'] };
-const SOON = { READINGS: '3', LEAKGUARD_GC_SHARE: '20%' };
 
 test('what was reported of external memory is taken back', async (t) => {
   const { report } = await ask(t, holding(1), { ...SMALL, env: SOON });

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
 use napi::bindgen_prelude::{Env, Float64Array, Function, Result, Status};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -18,7 +19,9 @@ use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
 use crate::page::Question;
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
-use crate::readings::{EXTERNAL_PUSH_BYTES, external_room_bytes};
+use crate::readings::{
+    EXTERNAL_PUSH_BYTES, HEAD_START, HEAD_START_REST, HEAD_START_TURNS, external_room_bytes,
+};
 use crate::report::html;
 use crate::routes::RouteCounts;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
@@ -301,6 +304,8 @@ struct Local {
     handle: Option<Handle>,
     /// Of the job taken last, until it is carried out.
     ticket: Option<Box<Ticket>>,
+    /// Turns of the loop in which this thread still rests for a major GC that began.
+    rests_left: u32,
     /// Names of routes by row, as far as JavaScript told them.
     routes: Arc<Vec<String>>,
 }
@@ -402,6 +407,7 @@ impl Guard {
             uv,
             handle: Some(handle.clone()),
             ticket: None,
+            rests_left: 0,
             routes: Arc::default(),
         }));
         // The isolate still lives in the hook, and no longer after it.
@@ -424,6 +430,10 @@ impl Guard {
         }
         if bits & work::START_BY_PRESSURE != 0 && !self.start_by_pressure() {
             self.handle.live_heap_failed();
+        }
+        if bits & work::HEAD_START != 0 {
+            self.local.borrow_mut().rests_left = HEAD_START_TURNS;
+            thread::sleep(HEAD_START);
         }
         bits & !(work::START_BY_EXTERNAL | work::START_BY_PRESSURE)
     }
@@ -448,6 +458,16 @@ impl Guard {
         let local = self.local.borrow();
         let gc = local.gc.as_ref().filter(|_| self.pressure);
         gc.inspect(|gc| gc.start_major()).is_some()
+    }
+
+    /// Rests this thread for a moment while V8's concurrent markers have their head start. To be called once in a turn
+    /// of the loop until it returns false.
+    #[napi]
+    pub fn rest(&self) -> bool {
+        let mut local = self.local.borrow_mut();
+        local.rests_left = local.rests_left.saturating_sub(1);
+        thread::sleep(HEAD_START_REST);
+        local.rests_left > 0
     }
 
     /// The next event as `[kind, JSON]`, or null.
