@@ -341,7 +341,7 @@ mod tests {
             inflation(&points, theil_sen(&points).unwrap())
         };
         assert_eq!(of(&|x| 9.0 * (x / 4.0).sin()), MOST_INFLATED);
-        assert_eq!(of(&|x| if x as u32 % 2 == 0 { 3.0 } else { -3.0 }), 1.0);
+        assert_eq!(of(&|x| if (x as u32).is_multiple_of(2) { 3.0 } else { -3.0 }), 1.0);
         assert_eq!(of(&|_| 0.0), 1.0);
         assert_eq!(inflation(&[(0.0, 1.0), (1.0, 9.0)], Line { slope: 0.0, intercept: 0.0 }), 1.0);
         // Six readings of a rise without noise that is bent are still told from noise.
