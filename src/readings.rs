@@ -280,8 +280,11 @@ impl ReadingPlan {
         let dense = (cost / DENSE_SHARE)
             .max(model_cost_ms(live_mb) / DENSE_MODEL_SHARE)
             .max(self.predicted_pause_ms(live_mb) / DENSE_PAUSE_SHARE);
-        let dense =
-            |window: u64| (window / PER_DENSE_WINDOW).max(MIN_DENSE_GAP_MS).max(dense as u64);
+        // A window too short for so many is filled as if they were dear.
+        let dense = |window: u64| match window / PER_DENSE_WINDOW {
+            pace if pace < MIN_DENSE_GAP_MS => u64::MAX,
+            pace => pace.max(dense as u64),
+        };
         let sparse_pace = (situation.window_ms / PER_WINDOW).clamp(MIN_GAP_MS, CALM_PACE_MS);
         let calm_pace = dense(situation.window_ms).min(sparse_pace);
         let fastest = (situation.shortest_window_ms / PER_WINDOW)
@@ -632,6 +635,16 @@ mod tests {
         let medium = Situation { suspected_window_ms: Some(270_000), ..busy(64.0) };
         let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
         assert!(hour(&mut plan, &medium, 5.0, 20.0).0 > 200);
+    }
+
+    #[test]
+    fn a_window_too_short_for_so_many_readings_is_filled_as_if_they_were_dear() {
+        let short = Situation { window_ms: 10_000, shortest_window_ms: 10_000, ..busy(8.0) };
+        let suspicious = Situation { suspected_window_ms: Some(10_000), ..short };
+        for situation in [short, suspicious, Situation { hint: true, ..short }] {
+            let within = moments(&situation, 5.0).iter().filter(|&&second| second < 20).count();
+            assert!(within <= 10, "{within}");
+        }
     }
 
     #[test]
