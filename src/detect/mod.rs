@@ -5,9 +5,7 @@
 mod growth;
 mod native;
 
-pub use growth::{
-    Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, WELL_KNOWN, judge, ladder, tell,
-};
+pub use growth::{Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
 pub use native::{Course, NativeKind, NativeVerdict, explain};
 
 use crate::config::{Config, HOUR_MS};
