@@ -15,7 +15,7 @@ const READS = `
     const enough = Number(process.env.READINGS);
     const status = await until(() => {
       const status = leakguard.status();
-      return status.liveHeap?.readings >= enough && (enough === 0 ? status.process.series.rss : status.liveHeap.lastBytes) && status;
+      return status.liveHeap?.readings >= enough && !/not yet known/.test(status.liveHeap.why) && (enough === 0 ? status.process.series.rss : status.liveHeap.lastBytes) && status;
     });
     clearInterval(alive);
     process.stdout.write(JSON.stringify({
