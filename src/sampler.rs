@@ -531,6 +531,9 @@ impl Guarded {
     }
 }
 
+/// Events on their way, each with the isolate that it is for.
+type Held = Vec<(Option<IsolateId>, Event)>;
+
 /// The isolates, as the place where events and jobs go.
 struct Isolates {
     guarded: BTreeMap<IsolateId, Guarded>,
@@ -538,6 +541,8 @@ struct Isolates {
     unsaid: AtomicU64,
     /// Events from before the first isolate: the directory is opened when none has come yet.
     early: Mutex<Vec<Event>>,
+    /// Events that wait until what they tell is in `status()`; `None` where they go out at once.
+    held: Mutex<Option<Held>>,
     clock: Clock,
     flight: Mutex<Flight>,
     hook: Mutex<Hook>,
@@ -548,16 +553,24 @@ impl Isolates {
     fn wall(&self) -> WallMillis {
         WallMillis(self.clock.wall_ms(self.clock.now()))
     }
-}
 
-impl Outbox for Isolates {
-    fn event(&self, isolate: Option<IsolateId>, kind: EventKind, payload: &Value) {
+    /// Events wait from now on.
+    fn hold(&self) {
+        self.held.lock().get_or_insert_default();
+    }
+
+    /// Those that waited go out, in their order.
+    fn release(&self) {
+        let held = self.held.lock().take().unwrap_or_default();
+        held.into_iter().for_each(|(isolate, event)| self.post(isolate, event));
+    }
+
+    fn post(&self, isolate: Option<IsolateId>, event: Event) {
         let of = isolate.and_then(|id| self.guarded.get(&id));
         // An answer is numbered by the isolate that asked: to another it would answer something else.
-        if of.is_none() && kind == EventKind::Answer {
+        if of.is_none() && event.kind == EventKind::Answer {
             return;
         }
-        let event = Event { kind, payload: payload.to_string() };
         if let Some(guarded) = of.or_else(|| self.guarded.values().next()) {
             guarded.mailbox.post(event);
             guarded.wake.wake();
@@ -567,6 +580,17 @@ impl Outbox for Isolates {
                 early.push(event);
             }
         }
+    }
+}
+
+impl Outbox for Isolates {
+    fn event(&self, isolate: Option<IsolateId>, kind: EventKind, payload: &Value) {
+        let event = Event { kind, payload: payload.to_string() };
+        if let Some(held) = self.held.lock().as_mut() {
+            held.push((isolate, event));
+            return;
+        }
+        self.post(isolate, event);
     }
 
     fn say(&self, level: LogLevel, line: &str) {
@@ -664,6 +688,7 @@ impl Sampler {
             log: config.log,
             unsaid: AtomicU64::new(0),
             early: Mutex::new(Vec::new()),
+            held: Mutex::new(None),
             clock,
             flight: Mutex::new(Flight::off("there is no directory")),
             hook: Mutex::new(hook),
@@ -1062,9 +1087,12 @@ impl Sampler {
 
     fn analysed(&mut self, outcome: Outcome) {
         let sample = self.probe.read(probe::own::counts());
+        self.isolates.hold();
         self.collector.on_analysis(outcome, &sample, &self.isolates);
         self.release_later();
+        // Whoever is told of it finds it in `status()`.
         self.publish();
+        self.isolates.release();
     }
 
     fn news(&mut self, news: News) {

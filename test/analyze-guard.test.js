@@ -108,11 +108,7 @@ describe('the analysis of a snapshot', { concurrency: 2 }, () => {
     assert.equal(analysis.against, null);
     assert.equal(typeof analysis.sentence, 'string');
     assert.ok(analysis.peakMemoryBytes > 0);
-    // What status() answers is published just after the event is told.
-    const after = await until('the analysis in status()', async () => {
-      const now = await status(run);
-      return now.analyses.length > 0 && now.analyzer.running === null ? now : undefined;
-    });
+    const after = await status(run);
     assert.deepEqual(after.analyses, [analysis]);
     assert.deepEqual(after.analyzer, { running: null, waiting: 0, problem: null });
     // The last sample may be from the moment in which it ended.
