@@ -197,6 +197,9 @@ pub struct Shift {
 /// What a shift is of the most it can be where the readings do not tell. The profiler: 0 to 0.15 MB in Express apps, 0.2 at most.
 const UNSEEN: f64 = 0.4;
 
+/// Standard errors of a step that was seen which a shift may be larger: one in twenty is, of a normal distribution.
+const ONE_IN_TWENTY: f64 = 1.645;
+
 impl Shift {
     /// By how much it was, judged by a step seen in the readings. A step that is known much better than what it can be
     /// at most is what was seen; one that drowns in noise says nothing, and [`UNSEEN`] errs least.
@@ -206,6 +209,11 @@ impl Shift {
         let variance = self.most * self.most / 12.0;
         let weight = variance / (variance + seen.error * seen.error).max(f64::MIN_POSITIVE);
         weight * seen_by + (1.0 - weight) * UNSEEN * self.most
+    }
+
+    /// What it was at most, by the same step: for a verdict, to which what the guard added must not lend anything.
+    pub fn at_most(&self, seen: Step) -> f64 {
+        (seen.by.max(0.0) + ONE_IN_TWENTY * seen.error).min(self.most).max(self.amount(seen))
     }
 }
 
@@ -405,6 +413,15 @@ mod tests {
             (amount(20.0, 100.0) - 4.8).abs() < 0.1 && (amount(-20.0, 100.0) - 4.8).abs() < 0.1
         );
         assert_eq!(Shift { most: 0.0, ..shift }.amount(Step { by: 5.0, error: 0.0 }), 0.0);
+    }
+
+    #[test]
+    fn a_verdict_takes_off_the_most_that_the_guard_may_have_raised() {
+        let shift = Shift { at: Millis(0), most: 12.0 };
+        let at_most = |by: f64, error: f64| shift.at_most(Step { by, error });
+        assert_eq!((at_most(9.0, 0.0), at_most(20.0, 0.0), at_most(-20.0, 0.0)), (9.0, 12.0, 0.0));
+        assert!((at_most(3.0, 1.0) - 4.6).abs() < 0.1);
+        assert_eq!((at_most(0.0, 100.0), at_most(20.0, 100.0)), (12.0, 12.0));
     }
 
     #[test]

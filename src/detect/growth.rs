@@ -7,7 +7,7 @@ use crate::config::HOUR_MS;
 use crate::metric::SeriesId;
 use crate::sample::Millis;
 use crate::series::{Series, Shift};
-use crate::stats;
+use crate::stats::{self, Step};
 
 /// Windows judged beside the configured one, milliseconds. Each is half as long again as the one before, so
 /// that a leak waits at most that much longer than the best window for its slope would make it: with two
@@ -165,7 +165,7 @@ pub fn judge(
     window_ms: u64,
     now: Millis,
 ) -> Judgement {
-    match Window::of(rule, series, window_ms, now) {
+    match Window::of(rule, series, window_ms, now, Shift::at_most) {
         Ok(window) => window.judge(rule, load),
         Err(readings) => Judgement::TooFew { readings },
     }
@@ -186,8 +186,15 @@ struct Window {
 }
 
 impl Window {
-    /// The window, or how many readings there are if they are too few or span too little of it.
-    fn of(rule: &Rule, series: &Series, width_ms: u64, now: Millis) -> Result<Window, u64> {
+    /// The window, or how many readings there are if they are too few or span too little of it. `own` says how much of a
+    /// step at a shift is the guard's.
+    fn of(
+        rule: &Rule,
+        series: &Series,
+        width_ms: u64,
+        now: Millis,
+        own: fn(&Shift, Step) -> f64,
+    ) -> Result<Window, u64> {
         let from = Millis(now.0.saturating_sub(width_ms));
         let mut window = Window {
             from,
@@ -221,7 +228,7 @@ impl Window {
             return Err(window.readings);
         }
         if let Some(shift) = series.shift().filter(|shift| shift.at > from) {
-            window.without(shift);
+            window.without(shift, own);
         }
         Ok(window)
     }
@@ -239,11 +246,11 @@ impl Window {
 
     /// Takes out what the guard itself added at a moment within the window: an allocation profile that a suspicion
     /// began must not confirm it.
-    fn without(&mut self, shift: Shift) {
+    fn without(&mut self, shift: Shift, own: fn(&Shift, Step) -> f64) {
         let moment = hours(self.from, shift.at);
         let at = self.line().partition_point(|(x, _)| *x < moment);
         let Some(step) = stats::level_change(self.line(), at) else { return };
-        self.own = shift.amount(step);
+        self.own = own(&shift, step);
         for (place, value) in self.line[at..self.points].iter_mut().zip(&mut self.values[at..]) {
             place.1 -= self.own;
             *value -= self.own;
@@ -338,8 +345,8 @@ fn slope_and_error(line: &[(f64, f64)]) -> Option<(f64, f64)> {
 /// The slope of growth that was confirmed, over the shortest stretch until `now` that knows it well: the window on which it was seen
 /// is as short as the amount allows, and readings may be noisier than that is good for. Where none knows it well, over the
 /// one that knows it best. A stretch counts if the growth holds on it by every condition, rises alike in both halves and
-/// no other than the window does, and begins at `since` or later. Returns nothing of the verdict but its slope
-/// anew: what is told is judged over its own window.
+/// no other than the window does, and begins at `since` or later. What the guard itself added is the likeliest amount here,
+/// and the largest in the verdict. Returns nothing of the verdict but its slope anew: what is told is judged over its own window.
 pub fn tell(
     rule: &Rule,
     series: &Series,
@@ -348,20 +355,26 @@ pub fn tell(
     now: Millis,
     seen: &Evidence,
 ) -> Evidence {
-    let mut best = seen.clone();
-    let error = seen.uncertainty() * seen.slope_per_hour / NINE_IN_TEN;
+    let over = |width: u64| -> Option<(Window, Evidence)> {
+        let window = Window::of(rule, series, width, now, Shift::amount).ok()?;
+        match window.judge(rule, load) {
+            Judgement::Growing(told) => Some((window, Evidence { agreed: seen.agreed, ..told })),
+            _ => None,
+        }
+    };
+    let mut best = over(seen.window_ms).map_or_else(|| seen.clone(), |(_, told)| told);
+    let (slope, error) =
+        (best.slope_per_hour, best.uncertainty() * best.slope_per_hour / NINE_IN_TEN);
     let whole = now.0.saturating_sub(since.0).min(LONGEST * seen.window_ms);
     let mut width = seen.window_ms;
     while best.uncertainty() > WELL_KNOWN && width < whole {
         width = ((width as f64 * LONGER) as u64).min(whole);
-        let Ok(window) = Window::of(rule, series, width, now) else { continue };
-        let Judgement::Growing(longer) = window.judge(rule, load) else { continue };
-        let differs = (longer.slope_per_hour - seen.slope_per_hour).abs();
-        if differs > STRAIGHT * error || !window.is_straight() {
+        let Some((window, longer)) = over(width) else { continue };
+        if (longer.slope_per_hour - slope).abs() > STRAIGHT * error || !window.is_straight() {
             break;
         }
         if longer.uncertainty() < best.uncertainty() {
-            best = Evidence { agreed: seen.agreed, ..longer };
+            best = longer;
         }
     }
     best
@@ -493,7 +506,10 @@ impl GrowthDetector {
             }
             *budget -= 1;
             rung.looked = now;
-            let Ok(window) = Window::of(&self.rule, series, rung.window_ms, now) else { continue };
+            let own = Shift::at_most;
+            let Ok(window) = Window::of(&self.rule, series, rung.window_ms, now, own) else {
+                continue;
+            };
             // Most of what is judged does not rise, and nobody asks for its numbers here.
             let judgement = (!window.is_slow(&self.rule)).then(|| window.judge(&self.rule, load));
             match judgement {
