@@ -205,8 +205,12 @@ declare namespace leakguard {
     unit: Unit;
     confirmed: boolean;
     slopePerHour: number;
+    /** The slopes between which the true one lies with nine in ten. */
+    slopeBetween: [number, number];
     laterSlopePerHour: number;
+    /** The stretch that all these numbers are of, which ends with `until`. */
     windowMs: number;
+    until: string;
     readings: number;
     evaluations: number;
     firstValue: number;

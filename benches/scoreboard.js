@@ -555,7 +555,9 @@ async function compareSlopes(row, task, finding, control, load) {
   const unit = series.unit === 'bytes' ? MB : 1;
   row.slopeUnit = series.unit === 'bytes' ? 'MB/min' : '/min';
   row.slopeFound = series.slopePerHour / 60 / unit;
-  const toMs = 1000 * row.seconds;
+  // The slope's own stretch ends later than the finding came, where later readings were of use.
+  const later = Date.parse(series.until) - Date.parse(finding.time);
+  const toMs = 1000 * row.seconds + later;
   const stretch = { fromMs: toMs - series.windowMs, toMs };
   const leakingPerMinute = load ? leakingRate(load, stretch) : control.leakingPerMinute;
   if (series.id === 'listeners') {

@@ -30,7 +30,7 @@ use crate::finding::{Finding, Identity, SCHEMA, Step, routes_words};
 use crate::heap::redact::Redaction;
 use crate::mailbox::{EventKind, JobWay, ProfileOrder, SnapshotJob};
 use crate::metric::SeriesId;
-use crate::pipeline::{Cause, Draft, Piece, is_memory};
+use crate::pipeline::{Cause, Draft, LimitKind, Piece, is_memory};
 use crate::postmortem::{AcrossRuns, RunSummary};
 use crate::probe;
 use crate::recorder::{Field, What};
@@ -539,6 +539,37 @@ impl Collector {
         if !known {
             self.tell_profile_refusal(finding, out);
         }
+    }
+
+    /// Later readings know a slope of a finding better: its file ends with what is known best.
+    pub fn refine(
+        &mut self,
+        finding: u32,
+        piece: Piece,
+        limit: Option<(u64, LimitKind, u64)>,
+        out: &dyn Outbox,
+    ) {
+        let Some(open) = self.find(finding) else { return };
+        let (id, draft) = (open.finding.id.clone(), &mut open.finding.draft);
+        let Some(known) = draft.pieces.iter_mut().find(|known| known.source == piece.source) else {
+            return;
+        };
+        let (uncertainty, slope) = (piece.evidence.uncertainty(), piece.evidence.slope_per_hour);
+        *known = piece;
+        // The limit is reckoned from the fastest.
+        let fastest = draft
+            .pieces
+            .iter()
+            .filter(|of| is_memory(of))
+            .all(|of| of.evidence.slope_per_hour <= slope);
+        if fastest && limit.is_some() {
+            draft.limit = limit;
+        }
+        let Some(payload) = self.save(finding, out) else { return };
+        let sentence = payload["sentence"].as_str().unwrap_or_default();
+        let line =
+            format!("{id}: its slope is known to {:.0} % now: {sentence}", 100.0 * uncertainty);
+        out.say(LogLevel::Debug, &line);
     }
 
     /// New readings tell more about the routes that a finding goes with. The finding came without waiting for that, so
@@ -1536,6 +1567,7 @@ mod tests {
                 series,
                 window_ms: 32_000,
                 slope_per_hour: 6e7,
+                slope_between: (6e7, 6e7),
                 later_slope_per_hour: 6e7,
                 threshold_per_hour: 6e7,
                 amount: 5e5,
@@ -1548,6 +1580,7 @@ mod tests {
                 agreed: 2,
                 at: Millis(60_000),
             },
+            window_ms: 32_000,
             confirmed: true,
             since: Millis(30_000),
             from_start: false,

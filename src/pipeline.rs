@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::detect::{
-    Course, Evidence, GrowthDetector, NativeVerdict, Rule, Statistic, explain, rule, spread_rule,
+    Course, Evidence, GrowthDetector, Judgement, NativeVerdict, Rule, Statistic, WELL_KNOWN,
+    explain, judge, rule, spread_rule, tell,
 };
 use crate::metric::{METRICS, Scope, SeriesId, Unit};
 use crate::near_end::{self, NearLimit};
@@ -57,6 +58,15 @@ const TREND_PACE_MS: u64 = 15_000;
 /// since it is the changes of traffic that tell.
 const ROUTE_WINDOWS: u64 = 4;
 
+/// For how many windows the slope of a finding is told anew where that knows it better, and by which part of what it may be
+/// wrong by it has to be: so that a file is written a few times more and not with each reading.
+const REFINED_WINDOWS: u64 = 4;
+const REFINED_BY: f64 = 0.8;
+
+/// Slopes that are refined at a time, and the part of their window after which each is looked at again.
+const MAX_REFINED: usize = 8;
+const REFINED_PACE: u64 = 16;
+
 /// Findings whose routes are asked for at a time.
 const MAX_QUESTIONS: usize = 8;
 
@@ -96,6 +106,15 @@ pub enum Action {
         /// What is known.
         explanation: Box<Explanation>,
     },
+    /// Tell a slope anew: later readings know it better.
+    Refine {
+        /// The finding's number.
+        finding: u32,
+        /// The series with its new numbers.
+        piece: Box<Piece>,
+        /// When a limit is reached at this rate.
+        limit: Option<(u64, LimitKind, u64)>,
+    },
     /// The warm-up has ended.
     WarmedUp,
 }
@@ -105,8 +124,10 @@ pub enum Action {
 pub struct Piece {
     /// What grows.
     pub source: Source,
-    /// The numbers of the verdict.
+    /// The numbers of the verdict, over the stretch that knows the slope best.
     pub evidence: Evidence,
+    /// The window on which growth was seen, milliseconds: never longer than that stretch.
+    pub window_ms: u64,
     /// Whether enough evaluations agreed, or it is only suspected and stands beside one that was confirmed.
     pub confirmed: bool,
     /// When the rise began.
@@ -352,6 +373,17 @@ struct Question {
     said: Option<Explanation>,
 }
 
+/// The slope of an open finding that is not yet well known.
+#[derive(Clone, Debug)]
+struct Rough {
+    finding: u32,
+    piece: Piece,
+    until: Millis,
+    looked: Millis,
+    /// Values the series had then.
+    count: u64,
+}
+
 /// Series of one owner as `status()` shows them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SeriesView {
@@ -432,6 +464,7 @@ pub struct Pipeline {
     /// When the guard itself last disturbed the process' memory: what came before is not compared with after.
     disturbed: Millis,
     questions: Vec<Question>,
+    rough: Vec<Rough>,
     /// `process.version`, which says what of V8's heap limit is old space.
     node: String,
     /// The end was near once, and was said.
@@ -459,6 +492,7 @@ impl Pipeline {
             warmed: false,
             disturbed: now,
             questions: Vec::new(),
+            rough: Vec::new(),
             node: String::new(),
             ended: false,
         }
@@ -793,6 +827,7 @@ impl Pipeline {
             match decision {
                 Decision::Open { finding, confirmed } => {
                     let mut draft = self.draft(finding, now, confirmed);
+                    draft.pieces.iter().for_each(|piece| self.refine_later(finding, now, piece));
                     draft.routes = self.ask_for_routes(finding, now, warm, &draft.pieces);
                     actions.push(Action::Open(Box::new(draft)));
                 }
@@ -800,6 +835,7 @@ impl Pipeline {
                     let cause = self.cause(&confirmed.source);
                     let piece =
                         Box::new(self.piece(now, confirmed.source, confirmed.evidence, true));
+                    self.refine_later(finding, now, &piece);
                     let pieces = std::slice::from_ref(&*piece);
                     let routes = self.ask_for_routes(finding, now, warm, pieces).map(Box::new);
                     actions.push(Action::Join { finding, piece, cause });
@@ -810,6 +846,7 @@ impl Pipeline {
             }
         }
         self.answer_for_routes(now, &mut actions);
+        self.refine(now, &mut actions);
         actions.extend(self.near_end(now));
         self.plan_profiles(now, &mut actions);
         self.plan_readings(now, &mut actions);
@@ -833,7 +870,7 @@ impl Pipeline {
             let weight = |piece: &Piece| (piece.confirmed, piece.evidence.slope_per_hour);
             weight(a).partial_cmp(&weight(b)).unwrap_or(std::cmp::Ordering::Equal)
         })?;
-        let window_ms = piece.evidence.window_ms;
+        let window_ms = piece.window_ms;
         // What began to rise late had not risen with any request before.
         let began = if piece.from_start { warm } else { piece.since.max(warm) };
         let mut question = Question {
@@ -851,6 +888,68 @@ impl Pipeline {
         }
         self.questions.push(question);
         answer
+    }
+
+    /// Remembers a slope that is worth telling anew.
+    fn refine_later(&mut self, finding: u32, now: Millis, piece: &Piece) {
+        if !piece.confirmed || !is_told(&piece.source) || piece.evidence.uncertainty() <= WELL_KNOWN
+        {
+            return;
+        }
+        if self.rough.len() >= MAX_REFINED {
+            self.rough.remove(0);
+        }
+        let until = Millis(now.0 + REFINED_WINDOWS * piece.window_ms);
+        let piece = Piece { points: Vec::new(), ..piece.clone() };
+        self.rough.push(Rough { finding, piece, until, looked: now, count: 0 });
+    }
+
+    /// Tells the slopes of open findings anew where later readings know them better.
+    fn refine(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let mut rough = std::mem::take(&mut self.rough);
+        rough.retain_mut(|one| {
+            if let Some(piece) = self.refined(now, one) {
+                one.piece = Piece { points: Vec::new(), ..piece.clone() };
+                let limit = self.limit(piece.source.isolate, std::slice::from_ref(&piece));
+                actions.push(Action::Refine {
+                    finding: one.finding,
+                    piece: Box::new(piece),
+                    limit,
+                });
+            }
+            now < one.until && one.piece.evidence.uncertainty() > WELL_KNOWN
+        });
+        self.rough = rough;
+    }
+
+    /// A piece whose slope is known better now than when it was told last.
+    fn refined(&self, now: Millis, rough: &mut Rough) -> Option<Piece> {
+        let Piece { source, evidence: told, window_ms, .. } = &rough.piece;
+        let tracked = self.tracked(source)?;
+        let fresh = tracked.series.count() != rough.count;
+        if !fresh || now.0 < rough.looked.0 + window_ms / REFINED_PACE {
+            return None;
+        }
+        (rough.looked, rough.count) = (now, tracked.series.count());
+        let rule = tracked.detector.as_ref()?.rule();
+        let load = self.load(source);
+        // What grows no more is told as it grew.
+        let Judgement::Growing(seen) = judge(rule, &tracked.series, load, *window_ms, now) else {
+            return None;
+        };
+        let seen = Evidence { agreed: told.agreed, ..seen };
+        let piece = self.piece(now, source.clone(), seen, true);
+        let better = piece.evidence.uncertainty() < REFINED_BY * told.uncertainty();
+        better.then_some(piece)
+    }
+
+    /// How busy the event loop is that a series belongs to: of the process that of its first isolate.
+    fn load(&self, source: &Source) -> Option<&Series> {
+        match source.isolate {
+            Some(id) => self.isolates.get(&id),
+            None => self.isolates.values().next(),
+        }
+        .and_then(Isolate::load)
     }
 
     /// Adds what new readings tell about the routes of open findings.
@@ -1182,6 +1281,7 @@ impl Pipeline {
                 window_ms: self.config.window_ms,
                 amount_bytes: amount,
                 suspected_window_ms: detector.suspected_window_ms().filter(|_| self.warmed),
+                doubted_window_ms: detector.doubted_window_ms().filter(|_| self.warmed),
                 // The end of the warm-up is worth one look at the short windows.
                 hint: self.warmed
                     && (now.0 < self.started.0 + self.config.warmup_ms + shortest
@@ -1359,8 +1459,19 @@ impl Pipeline {
             since = points.get(begins).map_or(first, |(at, _)| *at);
             from_start = begins == 0;
         }
+        let window_ms = evidence.window_ms;
+        let evidence = match self.tracked(&source) {
+            Some(Tracked { series, detector: Some(detector), .. })
+                if confirmed && is_told(&source) =>
+            {
+                let warm = Millis(self.started.0 + self.config.warmup_ms);
+                let begun = if from_start { warm } else { since.max(warm) };
+                tell(detector.rule(), series, self.load(&source), begun, now, &evidence)
+            }
+            _ => evidence,
+        };
         let native = (source.series == SeriesId::Native).then(|| self.native(&evidence)).flatten();
-        Piece { source, evidence, confirmed, since, from_start, points, native }
+        Piece { source, evidence, window_ms, confirmed, since, from_start, points, native }
     }
 
     /// What malloc says to growth of native memory. `None` where there is no glibc to ask.
@@ -1474,8 +1585,13 @@ const PROFILED: [SeriesId; 3] = [SeriesId::LiveHeap, SeriesId::ArrayBuffers, Ser
 /// The window of a finding's series if it is memory of this isolate.
 fn memory_window(piece: &Piece, id: IsolateId) -> Option<u64> {
     let source = &piece.source;
-    (source.isolate == Some(id) && PROFILED.contains(&source.series))
-        .then_some(piece.evidence.window_ms)
+    (source.isolate == Some(id) && PROFILED.contains(&source.series)).then_some(piece.window_ms)
+}
+
+/// Whether a slope may be told over another stretch than it was judged on. Native memory is judged over the whole window as
+/// it is, and what malloc says belongs to that.
+fn is_told(source: &Source) -> bool {
+    source.series != SeriesId::Native
 }
 
 /// Whether a finding's series is memory of any kind.
@@ -1764,6 +1880,34 @@ mod tests {
         // One evaluation may see growth in the wave: allocations are sampled then, and nothing is said.
         let told = seen.iter().filter(|(_, action)| !matches!(action, Action::Profile(..)));
         assert_eq!(told.count(), 1, "{seen:?}");
+    }
+
+    #[test]
+    fn a_slope_under_a_batch_is_told_anew_until_it_is_well_known() {
+        let mut pipeline = Pipeline::new(fast(), Millis(0));
+        pipeline.attach(MAIN, Way::External, Millis(0));
+        // 2 MB/min below a batch of 1.3 MB that fills over 4.1 s and is flushed.
+        let live = |s: f64| 8.0 * MB + s * 2.0 * MB / 60.0 + 1.3 * MB * (s / 4.1).fract();
+        let seen = drive(&mut pipeline, 0..400, live, |_| 3);
+        let opened = seen.iter().find_map(|(_, action)| match action {
+            Action::Open(draft) => Some(&draft.pieces[0].evidence),
+            _ => None,
+        });
+        let anew = seen.iter().filter_map(|(_, action)| match action {
+            Action::Refine { finding: 1, piece, limit } => {
+                assert!(limit.is_some() && piece.confirmed && !piece.points.is_empty());
+                Some(&piece.evidence)
+            }
+            _ => None,
+        });
+        let told: Vec<&Evidence> = opened.into_iter().chain(anew).collect();
+        for pair in told.windows(2) {
+            assert!(pair[1].uncertainty() < REFINED_BY * pair[0].uncertainty(), "{pair:?}");
+            assert!(pair[1].at > pair[0].at, "{pair:?}");
+        }
+        let last = told.last().unwrap();
+        assert!(told.len() >= 2 && last.uncertainty() <= WELL_KNOWN, "{told:?}");
+        assert!((last.slope_per_hour / (120.0 * MB) - 1.0).abs() < 0.1, "{last:?}");
     }
 
     #[test]

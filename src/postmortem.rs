@@ -397,7 +397,7 @@ fn growth(history: &RunHistory, series: SeriesId) -> Option<Growth> {
     let count = series.metric().unit == Unit::Count;
     let points = thin(&points, count);
     let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
-    let p_value = stats::mann_kendall_rising(&values);
+    let p_value = stats::mann_kendall_rising(&values, 1.0);
     let slope = stats::theil_sen(&points)?.slope * HOUR_MS;
     let later =
         stats::theil_sen(points.get(points.len() / 2..)?).map_or(0.0, |line| line.slope) * HOUR_MS;
@@ -474,6 +474,7 @@ impl AcrossRuns {
                     series,
                     window_ms: growth.over_ms,
                     slope_per_hour: growth.per_hour,
+                    slope_between: (growth.per_hour, growth.per_hour),
                     later_slope_per_hour: growth.later_per_hour,
                     threshold_per_hour: rule.map_or(0.0, |rule| rule.rate),
                     amount: rule.map_or(0.0, |rule| rule.amount),
@@ -486,6 +487,7 @@ impl AcrossRuns {
                     load_factor: 1.0,
                     own: 0.0,
                 },
+                window_ms: growth.over_ms,
                 confirmed: true,
                 native: None,
                 since: Millis(0),

@@ -42,8 +42,17 @@ const LEAST_BURST: f64 = 10.0;
 /// Readings that fill the shortest window: two more than a verdict needs, for those that come late.
 const PER_WINDOW: u64 = 8;
 
-/// Readings that fill a window longer than the shortest on which growth is suspected: one for each cell it is judged by.
-const PER_SUSPECTED_WINDOW: u64 = 24;
+/// Readings that fill a window on which growth is suspected, and, where one is cheap, a calm one that is short: one for
+/// each cell it is judged by. A slope over 32 s of a live heap that swings by as much as it grows is then known to a
+/// seventh, by eight readings to a third.
+const PER_DENSE_WINDOW: u64 = 24;
+
+/// Shares that readings may take to be closer than [`PER_WINDOW`] asks, while the reserve pays: of a core by what they
+/// cost, of a core by what the model says they cost, and of the loop's time by their stops. On a heap of 8 MB there is
+/// one in 1.3 s; from 50 MB on the model alone asks for more than the pace they have anyway, whatever was measured.
+const DENSE_SHARE: f64 = 0.05;
+const DENSE_MODEL_SHARE: f64 = 0.02;
+const DENSE_PAUSE_SHARE: f64 = 0.02;
 
 /// Slowest pace that calm readings are held to, whatever the window. By a memory-pressure notification a reading costs
 /// more than its GC: V8 then runs with a small heap and young generation, and a second major GC follows soon. On Node
@@ -53,14 +62,20 @@ const CALM_PACE_MS: u64 = 60_000;
 
 /// Readings that a hint buys at the fast pace: enough for the shortest window to be judged once with some to
 /// spare. If that judgement sees growth, suspicion goes on buying them.
-const BURST: u32 = 14;
+const BURST: f64 = 14.0;
 
 /// After a burst that led to nothing hints are not listened to for so long: resident memory of a healthy app
 /// rises and falls all the time.
 const BURST_REST_MS: u64 = 600_000;
 
-/// Fastest pace of readings.
+/// Fastest pace of readings, and of cheap ones.
 const MIN_GAP_MS: u64 = 2_000;
+const MIN_DENSE_GAP_MS: u64 = 1_000;
+
+/// The golden ratio less one. Its multiples fill the span of a pace most evenly of all numbers, so that the moments of
+/// readings meet every phase of whatever the app does at regular times: a batch that is flushed every 4 s, read every
+/// 4 s, is seen at a phase that creeps, and that looks like growth.
+const GOLDEN: f64 = 0.618_033_988_749_894_8;
 
 /// A reading that has not ended after this is given up (the loop is blocked, or V8 did not finish).
 const GIVE_UP_MS: u64 = 20_000;
@@ -158,6 +173,9 @@ pub struct Situation {
     pub amount_bytes: f64,
     /// The shortest window that could confirm growth which was seen already, milliseconds.
     pub suspected_window_ms: Option<u64>,
+    /// The shortest window whose slope would be fast enough, were it told from noise, milliseconds: readings tell, where
+    /// they are cheap.
+    pub doubted_window_ms: Option<u64>,
     /// Whether resident memory hints at fast growth: worth a bounded burst of readings.
     pub hint: bool,
     /// Whether the event loop answers.
@@ -195,12 +213,15 @@ pub struct ReadingPlan {
     reserve_ms: f64,
     refilled: Millis,
     asked: Option<Millis>,
-    /// When the last reading was asked for, or a natural one came: what the next is due by.
+    /// When the last reading was due, or a natural one came: what the next is due by. Not when it was asked for, so that
+    /// the ticks which find it due do not put the others off.
     last: Option<Millis>,
+    /// Where in the span of its pace the last reading was due, 0 to 1.
+    phase: f64,
     rest_until: Millis,
     long_stops: u32,
-    /// Readings left of the burst under way, and when the next burst may begin.
-    burst_left: u32,
+    /// What is left of the burst under way, in readings at the fast pace, and when the next burst may begin.
+    burst_left: f64,
     next_burst: Millis,
     /// Readings that never came back.
     lost: u64,
@@ -222,9 +243,10 @@ impl ReadingPlan {
             refilled: now,
             asked: None,
             last: None,
+            phase: 0.0,
             rest_until: Millis(0),
             long_stops: 0,
-            burst_left: 0,
+            burst_left: 0.0,
             next_burst: Millis(0),
             lost: 0,
             made: 0,
@@ -252,22 +274,41 @@ impl ReadingPlan {
             return Err(Wait::Unable);
         }
         let affordable = self.reserve_ms >= LEAST_BURST * cost;
-        if situation.hint && affordable && self.burst_left == 0 && now >= self.next_burst {
+        if situation.hint && affordable && self.burst_left <= 0.0 && now >= self.next_burst {
             self.burst_left = BURST;
         }
-        let calm_pace = (situation.window_ms / PER_WINDOW).clamp(MIN_GAP_MS, CALM_PACE_MS);
+        let dense = (cost / DENSE_SHARE)
+            .max(model_cost_ms(live_mb) / DENSE_MODEL_SHARE)
+            .max(self.predicted_pause_ms(live_mb) / DENSE_PAUSE_SHARE);
+        // A window too short for so many is filled as if they were dear.
+        let dense = |window: u64| match window / PER_DENSE_WINDOW {
+            pace if pace < MIN_DENSE_GAP_MS => u64::MAX,
+            pace => pace.max(dense as u64),
+        };
+        let sparse_pace = (situation.window_ms / PER_WINDOW).clamp(MIN_GAP_MS, CALM_PACE_MS);
+        let calm_pace = dense(situation.window_ms).min(sparse_pace);
         let fastest = (situation.shortest_window_ms / PER_WINDOW)
             .max(MIN_GAP_MS)
             .max((cost / URGENT_SHARE) as u64);
-        let suspected = situation.suspected_window_ms;
-        let urgent = suspected.is_some() || self.burst_left > 0;
+        let cheap = dense(situation.shortest_window_ms) < fastest;
+        let doubted = situation.doubted_window_ms.filter(|_| cheap);
+        let suspected = situation.suspected_window_ms.or(doubted);
+        let urgent = suspected.is_some() || self.burst_left > 0.0;
         let wanted = match suspected {
-            _ if self.burst_left > 0 => fastest,
+            _ if self.burst_left > 0.0 => fastest.min(dense(situation.shortest_window_ms)),
             // Oftener than fills the window would spend the reserve on nothing.
-            Some(window) => (window / PER_SUSPECTED_WINDOW).max(fastest).min(calm_pace),
+            Some(window) => {
+                (window / PER_DENSE_WINDOW).max(fastest.min(dense(window))).min(calm_pace)
+            }
             None => calm_pace,
         };
-        if self.last.is_some_and(|last| now.0 < last.0 + wanted) {
+        // Each in a span of its own, at a place of its own in it.
+        let next_phase = (self.phase + GOLDEN).fract();
+        // Where a reading is dear few of them fill a window, and none is to come late.
+        let stride = if cheap { 1.0 + next_phase - self.phase } else { 1.0 };
+        let due = |gap: f64| self.last.map(|last| Millis(last.0 + (gap * stride) as u64));
+        let is_due = |gap: f64| due(gap).is_none_or(|due| now >= due);
+        if !is_due(wanted as f64) {
             return Err(Wait::NotDue);
         }
         if let Some(live) = situation.live_bytes {
@@ -285,16 +326,21 @@ impl ReadingPlan {
             return Err(Wait::Pause { predicted_ms });
         }
         let calm_share = self.share * if self.reserve_ms < full { 1.0 - TO_RESERVE } else { 1.0 };
-        let calm_gap = (cost / calm_share) as u64;
-        let calm = self.last.is_none_or(|last| now.0 >= last.0 + calm_gap);
+        let calm_gap = cost / calm_share;
         // In calm times the share of the moment pays; the reserve is touched only on suspicion.
-        if !(calm || urgent && self.reserve_ms >= cost) {
-            return Err(Wait::Share);
-        }
+        let gap = match is_due(calm_gap) {
+            true => calm_gap.max(wanted as f64),
+            false if urgent && self.reserve_ms >= cost => wanted as f64,
+            false => return Err(Wait::Share),
+        };
         self.asked = Some(now);
-        self.last = Some(now);
-        if self.burst_left > 0 {
-            self.burst_left -= 1;
+        // Less than a pace late is on time; more, and the moments are counted from now.
+        let on_time = due(gap).filter(|due| cheap && now.0 < due.0 + gap as u64);
+        self.last = Some(on_time.unwrap_or(now));
+        self.phase = next_phase;
+        if self.burst_left > 0.0 {
+            // Closer ones make it no shorter.
+            self.burst_left -= (wanted as f64 / fastest as f64).min(1.0);
             self.next_burst = Millis(now.0 + BURST_REST_MS);
         }
         Ok(())
@@ -303,9 +349,10 @@ impl ReadingPlan {
     /// A major GC has ended: one that was asked for, with its CPU cost where that could be measured, or a
     /// natural one, which is free.
     pub fn ended(&mut self, now: Millis, pause_ms: f64, cost_ms: Option<f64>, live_bytes: f64) {
-        let asked = self.asked.take();
-        self.last = asked.or(Some(now));
-        let asked = asked.is_some();
+        let asked = self.asked.take().is_some();
+        if !asked {
+            self.last = Some(now);
+        }
         self.made += 1;
         remember(&mut self.pauses, pause_ms);
         if pause_ms > self.max_pause_ms && asked {
@@ -395,6 +442,7 @@ mod tests {
             window_ms: 6 * 3_600_000,
             amount_bytes: 6.0 * MB,
             suspected_window_ms: None,
+            doubted_window_ms: None,
             hint: false,
             responsive: true,
         }
@@ -456,7 +504,8 @@ mod tests {
             let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
             let cost = model_cost_ms(live);
             let (count, spent) = hour(&mut plan, &busy(live), 20.0, cost);
-            assert!(spent <= 0.005 * 3_600_000.0 + cost, "{live} MB: {spent} ms");
+            // One at either end.
+            assert!(spent <= 0.005 * 3_600_000.0 + 2.0 * cost, "{live} MB: {spent} ms");
             assert!(count >= 10, "{live} MB: {count}");
         }
     }
@@ -489,6 +538,51 @@ mod tests {
         assert!(hour(&mut plan, &suspicious, 5.0, 5.0).0 > 700);
     }
 
+    /// Moments of an hour's readings, seconds.
+    fn moments(situation: &Situation, cost_ms: f64) -> Vec<u64> {
+        let mut plan = ReadingPlan::new(Way::External, 0.005, 100, Millis(0));
+        let mut at = Vec::new();
+        for second in 0..3600u64 {
+            let now = Millis(second * 1000);
+            if plan.step(now, situation).is_ok() {
+                let live = situation.live_bytes.unwrap_or(0.0);
+                plan.ended(Millis(now.0 + 300), 1.0, Some(cost_ms), live);
+                at.push(second);
+            }
+        }
+        at
+    }
+
+    #[test]
+    fn readings_meet_every_phase_of_what_the_app_does_at_regular_times() {
+        for (situation, cost_ms) in [(brisk(8.0), 15.0), (busy(32.0), 51.0)] {
+            let at = moments(&situation, cost_ms);
+            let pace = 3600 / at.len() as u64;
+            for period in [pace, 2 * pace, 3 * pace, pace + 1, 4 * pace] {
+                for third in 0..3 {
+                    let met = at.iter().filter(|&second| second % period * 3 / period == third);
+                    let share = met.count() as f64 / at.len() as f64;
+                    // A second is the tick's grain: of a period of four one third is two of its seconds.
+                    let seconds = (0..period).filter(|second| second * 3 / period == third).count();
+                    let expected = seconds as f64 / period as f64;
+                    assert!((share - expected).abs() < 0.1, "{period} s: {share} of {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cheap_readings_fill_every_cell_of_a_suspected_window_and_dear_ones_come_no_oftener_than_before()
+     {
+        let suspicious = |live: f64| Situation { suspected_window_ms: Some(30_000), ..busy(live) };
+        let minute = |live: f64, cost_ms: f64| {
+            moments(&suspicious(live), cost_ms).iter().filter(|&&second| second < 60).count()
+        };
+        let (cheap, dear) = (minute(8.0, 10.0), minute(200.0, 300.0));
+        assert!((36..=50).contains(&cheap), "{cheap}");
+        assert!((14..=18).contains(&dear), "{dear}");
+    }
+
     #[test]
     fn a_hint_buys_one_burst_and_then_rests() {
         let hinted = Situation { hint: true, ..busy(8.0) };
@@ -503,9 +597,11 @@ mod tests {
         }
         let fast =
             |from: u64, to: u64| at.iter().filter(|&&second| second >= from && second < to).count();
-        assert_eq!(fast(0, 60), BURST as usize);
+        // Where readings are cheap three take the place of one.
+        let whole = 3 * BURST as usize;
+        assert!((whole - 6..=whole + 2).contains(&fast(0, 60)), "{at:?}");
         assert!(fast(60, 600) <= 10, "{at:?}");
-        assert!(fast(600, 720) >= BURST as usize, "{at:?}");
+        assert!(fast(600, 720) >= whole - 6, "{at:?}");
     }
 
     #[test]
@@ -522,7 +618,7 @@ mod tests {
                     at.push(second);
                 }
             }
-            let lasts = (BURST as f64 * cost / URGENT_SHARE / 1000.0) as u64 + u64::from(BURST);
+            let lasts = (BURST * cost / URGENT_SHARE / 1000.0 + BURST) as u64;
             let burst = at.iter().filter(|&&second| second < lasts).count();
             assert_eq!(burst, BURST as usize, "{at:?}");
             // And what was spent is earned again before the next.
@@ -539,6 +635,31 @@ mod tests {
         let medium = Situation { suspected_window_ms: Some(270_000), ..busy(64.0) };
         let mut plan = ReadingPlan::new(Way::Pressure, 0.005, 100, Millis(0));
         assert!(hour(&mut plan, &medium, 5.0, 20.0).0 > 200);
+    }
+
+    #[test]
+    fn a_window_too_short_for_so_many_readings_is_filled_as_if_they_were_dear() {
+        let short = Situation { window_ms: 10_000, shortest_window_ms: 10_000, ..busy(8.0) };
+        let suspicious = Situation { suspected_window_ms: Some(10_000), ..short };
+        for situation in [short, suspicious, Situation { hint: true, ..short }] {
+            let within = moments(&situation, 5.0).iter().filter(|&&second| second < 20).count();
+            assert!(within <= 10, "{within}");
+        }
+    }
+
+    #[test]
+    fn a_doubt_buys_cheap_readings_and_no_dear_ones() {
+        let minutes = |live: f64, cost_ms: f64| {
+            let doubtful = Situation { doubted_window_ms: Some(30_000), ..busy(live) };
+            let within = |of: &Situation| {
+                moments(of, cost_ms).iter().filter(|&&second| second < 300).count()
+            };
+            (within(&doubtful), within(&busy(live)))
+        };
+        let (cheap, calm) = minutes(8.0, 10.0);
+        assert!(cheap > 20 * calm, "{cheap} {calm}");
+        let (dear, calm) = minutes(200.0, 300.0);
+        assert_eq!(dear, calm);
     }
 
     #[test]

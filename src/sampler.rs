@@ -1220,6 +1220,10 @@ impl Sampler {
                 self.collector.join(finding, *piece, cause, &self.isolates);
                 self.evidence.0 = None;
             }
+            Action::Refine { finding, piece, limit } => {
+                self.collector.refine(finding, *piece, limit, &self.isolates);
+                self.evidence.0 = None;
+            }
             Action::Routes { finding, explanation } => {
                 self.collector.routes(finding, *explanation, &self.isolates);
                 self.evidence.0 = None;

@@ -8,6 +8,13 @@ const FEW: usize = 24;
 /// Pairs of so many points.
 const FEW_PAIRS: usize = FEW * (FEW - 1) / 2;
 
+/// Bound of [`inflation`]. A rise without noise that is bent is all residual, and each like the one before: six readings of
+/// it, each higher than the last, are still told from noise.
+const MOST_INFLATED: f64 = 2.5;
+
+/// Standard deviation of normal noise whose median absolute deviation is one.
+const MAD_TO_DEVIATION: f64 = 1.4826;
+
 /// Median; for an even count the mean of the two middle values. `None` for an empty slice.
 pub fn median(values: &mut [f64]) -> Option<f64> {
     if values.is_empty() {
@@ -83,13 +90,53 @@ pub fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
     Some(Line { slope, intercept })
 }
 
+/// Slopes between which the true one lies with so many standard deviations of Kendall's statistic to each side: of all
+/// pairs' slopes in order those that many ranks from the middle. It holds for noise that is independent from point to
+/// point, of any distribution. `None` with fewer than two distinct x. Quadratic as [`theil_sen`].
+///
+/// Source: P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (1968), section 3.
+pub fn slope_interval(points: &[(f64, f64)], deviations: f64) -> Option<(f64, f64)> {
+    let n = points.len() as f64;
+    let pairs = points.len() * points.len().saturating_sub(1) / 2;
+    with_buffer::<FEW_PAIRS, _>(pairs, |slopes| {
+        let mut filled = 0;
+        for (i, &(x1, y1)) in points.iter().enumerate() {
+            for &(x2, y2) in &points[i + 1..] {
+                if x2 != x1 {
+                    slopes[filled] = (y2 - y1) / (x2 - x1);
+                    filled += 1;
+                }
+            }
+        }
+        let slopes = slopes.get_mut(..filled).filter(|slopes| !slopes.is_empty())?;
+        let spread = deviations * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sqrt();
+        let low = ((filled as f64 - spread) / 2.0).floor().max(0.0) as usize;
+        let (low, high) = (low.min(filled - 1), (filled - 1).saturating_sub(low));
+        let (_, &mut first, _) = slopes.select_nth_unstable_by(low.min(high), f64::total_cmp);
+        let (_, &mut last, _) = slopes.select_nth_unstable_by(high.max(low), f64::total_cmp);
+        Some((first, last))
+    })
+}
+
+/// A change of level, and how well it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// By how much the level changes.
+    pub by: f64,
+    /// Standard error of that, were the noise independent from point to point.
+    pub error: f64,
+}
+
 /// By how much the level changes at the point of index `at` if the slope on both sides is the same: that slope is the
 /// median of the slopes of all pairs that lie on one side, and each side's level the median of y - slope * x. `None` if
 /// a side is empty or there is no such pair. Quadratic as [`theil_sen`], which it is with an indicator beside x.
 ///
+/// The error is that of least squares for a step in the middle of a trend, twice that of two means, with the median
+/// absolute deviation of the residuals for the noise.
+///
 /// Source: the aligned-rank idea of J. L. Hodges and E. L. Lehmann, "Rank methods for combination of independent
 /// experiments in analysis of variance", Ann. Math. Statist. 33 (1962), applied to Sen's slope.
-pub fn level_change(points: &[(f64, f64)], at: usize) -> Option<f64> {
+pub fn level_change(points: &[(f64, f64)], at: usize) -> Option<Step> {
     let (before, after) = points.split_at_checked(at)?;
     let of = |side: &[(f64, f64)]| side.len() * side.len().saturating_sub(1) / 2;
     let slope = with_buffer::<FEW_PAIRS, _>(of(before) + of(after), |slopes| {
@@ -114,7 +161,16 @@ pub fn level_change(points: &[(f64, f64)], at: usize) -> Option<f64> {
             median(levels)
         })
     };
-    Some(level(after)? - level(before)?)
+    let (low, high) = (level(before)?, level(after)?);
+    let deviation = with_buffer::<FEW, _>(points.len(), |deviations| {
+        for (i, (deviation, (x, y))) in deviations.iter_mut().zip(points).enumerate() {
+            let level = if i < at { low } else { high };
+            *deviation = (y - slope * x - level).abs();
+        }
+        median(deviations)
+    })?;
+    let means = (1.0 / before.len() as f64 + 1.0 / after.len() as f64).sqrt();
+    Some(Step { by: high - low, error: 2.0 * MAD_TO_DEVIATION * deviation * means })
 }
 
 /// Whether the slope of [`theil_sen`] is certainly below `least`: more than half of all pairs rise by less. The points
@@ -146,7 +202,9 @@ fn with_buffer<const N: usize, T>(len: usize, work: impl FnOnce(&mut [f64]) -> T
 ///
 /// Source: M. G. Kendall, "Rank Correlation Methods" (1975), ch. 4; the approximation is within 0.01 of
 /// the exact distribution from n = 8, and conservative below.
-pub fn mann_kendall_rising(values: &[f64]) -> f64 {
+///
+/// `inflated` is by how much the variance is larger than that of independent noise, see [`inflation`].
+pub fn mann_kendall_rising(values: &[f64], inflated: f64) -> f64 {
     let n = values.len();
     if n < 4 {
         return 1.0;
@@ -163,7 +221,7 @@ pub fn mann_kendall_rising(values: &[f64]) -> f64 {
         sorted.sort_unstable_by(f64::total_cmp);
         sorted.chunk_by(|a, b| a == b).map(|group| variance_term(group.len() as f64)).sum()
     });
-    let variance = (variance_term(n as f64) - ties) / 18.0;
+    let variance = inflated * (variance_term(n as f64) - ties) / 18.0;
     if variance <= 0.0 {
         return 1.0;
     }
@@ -182,6 +240,28 @@ fn normal_cdf(z: f64) -> f64 {
                 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
     let tail = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt() * poly;
     if z >= 0.0 { 1.0 - tail } else { tail }
+}
+
+/// By how much the noise around a line makes the variance of its trend larger than independent noise would: (1 + r) / (1 - r)
+/// for residuals of which each is r times the one before, between 1 and [`MOST_INFLATED`]. A wave that is read many times
+/// says no more than one that is read a few times. Two points or fewer say nothing: 1.
+///
+/// Source: H. von Storch, "Misuses of statistical analysis in climate research" (1995), section 2.3; K. H. Hamed and A. R.
+/// Rao, "A modified Mann-Kendall trend test for autocorrelated data", J. Hydrology 204 (1998).
+pub fn inflation(points: &[(f64, f64)], line: Line) -> f64 {
+    let n = points.len() as f64;
+    let residual = |&(x, y): &(f64, f64)| y - line.at(x);
+    let mean = points.iter().map(residual).sum::<f64>() / n;
+    let variance: f64 = points.iter().map(|point| (residual(point) - mean).powi(2)).sum();
+    let shared: f64 = points
+        .windows(2)
+        .map(|pair| (residual(&pair[0]) - mean) * (residual(&pair[1]) - mean))
+        .sum();
+    let r = shared / variance;
+    if points.len() <= 2 || !r.is_finite() {
+        return 1.0;
+    }
+    ((1.0 + r) / (1.0 - r).max(f64::MIN_POSITIVE)).clamp(1.0, MOST_INFLATED)
 }
 
 /// Index of the point at which a level series starts to rise: the breakpoint of the continuous two-piece
@@ -254,6 +334,45 @@ mod tests {
     }
 
     #[test]
+    fn a_wave_that_is_read_often_inflates_and_independent_noise_does_not() {
+        let of = |y: &dyn Fn(f64) -> f64| {
+            let points: Vec<(f64, f64)> =
+                (0..24).map(|i| (f64::from(i), 2.0 * f64::from(i) + y(f64::from(i)))).collect();
+            inflation(&points, theil_sen(&points).unwrap())
+        };
+        assert_eq!(of(&|x| 9.0 * (x / 4.0).sin()), MOST_INFLATED);
+        assert_eq!(of(&|x| if (x as u32).is_multiple_of(2) { 3.0 } else { -3.0 }), 1.0);
+        assert_eq!(of(&|_| 0.0), 1.0);
+        assert_eq!(inflation(&[(0.0, 1.0), (1.0, 9.0)], Line { slope: 0.0, intercept: 0.0 }), 1.0);
+        // Six readings of a rise without noise that is bent are still told from noise.
+        let bent = [1.0, 4.0, 9.0, 16.0, 25.0, 36.0];
+        assert!(mann_kendall_rising(&bent, MOST_INFLATED) < 0.05);
+    }
+
+    #[test]
+    fn nine_of_ten_slopes_lie_within_their_interval() {
+        let (mut state, mut within) = (1u64, 0);
+        let mut noise = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
+        };
+        for _ in 0..400 {
+            let points: Vec<(f64, f64)> =
+                (0..20).map(|i| (f64::from(i), 3.0 * f64::from(i) + 20.0 * noise())).collect();
+            let (low, high) = slope_interval(&points, 1.645).unwrap();
+            let slope = theil_sen(&points).unwrap().slope;
+            assert!(low <= slope && slope <= high);
+            within += usize::from(low <= 3.0 && 3.0 <= high);
+        }
+        assert!((340..=385).contains(&within), "{within} of 400");
+        assert_eq!(slope_interval(&[(0.0, 1.0)], 1.645), None);
+        assert_eq!(slope_interval(&[(0.0, 1.0), (2.0, 5.0)], 1.645), Some((2.0, 2.0)));
+        assert_eq!(slope_interval(&[(1.0, 1.0); 30], 1.645), None);
+    }
+
+    #[test]
     fn a_change_of_level_is_told_from_the_slope_on_both_sides() {
         let with_step = |at: usize, step: f64| -> Vec<(f64, f64)> {
             (0..12)
@@ -266,8 +385,9 @@ mod tests {
         for at in 2..=10 {
             let flat = level_change(&with_step(at, 0.0), at).unwrap();
             let raised = level_change(&with_step(at, 40.0), at).unwrap();
-            assert!(flat.abs() < 8.0, "{at}: {flat}");
-            assert!((raised - flat - 40.0).abs() < 1e-9, "{at}: {raised}");
+            assert!(flat.by.abs() < 8.0 && flat.by.abs() < 2.5 * flat.error, "{at}: {flat:?}");
+            assert!((raised.by - flat.by - 40.0).abs() < 1e-9, "{at}: {raised:?}");
+            assert!((raised.error - flat.error).abs() < 1e-9, "{at}: {raised:?}");
         }
         assert_eq!(level_change(&with_step(4, 1.0), 0), None);
         assert_eq!(level_change(&with_step(4, 1.0), 12), None);
@@ -287,11 +407,11 @@ mod tests {
     fn mann_kendall_agrees_with_published_values() {
         // n = 10 without ties, S = 45: z = 44 / sqrt(125) = 3.9354, p = 4.2e-5.
         let rising: Vec<f64> = (0..10).map(f64::from).collect();
-        assert!((mann_kendall_rising(&rising) - 4.15e-5).abs() < 1e-6);
+        assert!((mann_kendall_rising(&rising, 1.0) - 4.15e-5).abs() < 1e-6);
         let falling: Vec<f64> = (0..10).rev().map(f64::from).collect();
-        assert!(mann_kendall_rising(&falling) > 0.9999);
-        assert_eq!(mann_kendall_rising(&[7.0; 12]), 1.0);
-        assert_eq!(mann_kendall_rising(&[1.0, 2.0, 3.0]), 1.0);
+        assert!(mann_kendall_rising(&falling, 1.0) > 0.9999);
+        assert_eq!(mann_kendall_rising(&[7.0; 12], 1.0), 1.0);
+        assert_eq!(mann_kendall_rising(&[1.0, 2.0, 3.0], 1.0), 1.0);
     }
 
     #[test]
@@ -371,8 +491,8 @@ mod tests {
 
         #[test]
         fn a_mirrored_series_has_the_mirrored_trend(values in prop::collection::vec(-1e3f64..1e3, 4..30)) {
-            let up = mann_kendall_rising(&values);
-            let down = mann_kendall_rising(&values.iter().map(|v| -v).collect::<Vec<_>>());
+            let up = mann_kendall_rising(&values, 1.0);
+            let down = mann_kendall_rising(&values.iter().map(|v| -v).collect::<Vec<_>>(), 1.0);
             // With the continuity correction both tails together are at least one.
             prop_assert!(up + down >= 1.0 - 1e-6);
         }
@@ -380,7 +500,7 @@ mod tests {
         #[test]
         fn nothing_panics_on_any_number(values in prop::collection::vec(any::<f64>(), 0..30)) {
             let points: Vec<(f64, f64)> = values.iter().map(|v| (*v, *v)).collect();
-            let _ = (theil_sen(&points), is_slower(&points, 1.0), mann_kendall_rising(&values), rise_begins(&points), mad(&values));
+            let _ = (theil_sen(&points), is_slower(&points, 1.0), mann_kendall_rising(&values, 1.0), rise_begins(&points), mad(&values));
         }
     }
 }

@@ -187,6 +187,7 @@ mod tests {
             series,
             window_ms: 30_000,
             slope_per_hour: 1.0,
+            slope_between: (1.0, 1.0),
             later_slope_per_hour: 1.0,
             threshold_per_hour: 0.5,
             amount: 0.1,

@@ -37,6 +37,7 @@ const OUTPUT_LIMIT = 1024 * 1024;
  * @property {string} unit
  * @property {number} slopePerHour
  * @property {number} windowMs
+ * @property {string} until
  *
  * @typedef {object} Evidence
  * @property {'snapshot' | 'profile' | 'analysis'} kind

@@ -7,7 +7,7 @@ use crate::config::HOUR_MS;
 use crate::metric::SeriesId;
 use crate::sample::Millis;
 use crate::series::{Series, Shift};
-use crate::stats;
+use crate::stats::{self, Step};
 
 /// Windows judged beside the configured one, milliseconds. Each is half as long again as the one before, so
 /// that a leak waits at most that much longer than the best window for its slope would make it: with two
@@ -31,6 +31,30 @@ const AGAIN: u64 = 32;
 
 /// Probability of a trend by chance above which a rise is not believed.
 const SIGNIFICANCE: f64 = 0.05;
+
+/// Standard deviations to each side of what a slope is said to lie between: nine in ten of a normal distribution.
+const NINE_IN_TEN: f64 = 1.645;
+
+/// A slope that is known this well is told as it is; a worse one is asked of a longer stretch.
+pub const WELL_KNOWN: f64 = 0.1;
+
+/// Of so few readings it is not known how much each is like the one before. They are also too few to wait for more: where no more
+/// were made for a suspicion they are dear.
+const FEW_READINGS: usize = 16;
+
+/// A slope that may be wrong by more than this part of itself wants one evaluation more: half a window of readings
+/// more tell a rate that a person can rely on. Raising it tells noisy leaks sooner and less exactly.
+const TOO_ROUGH: f64 = 0.3;
+
+/// Standard deviations by which a longer stretch's slope may differ from that of the window, or its halves' from each
+/// other, before it is taken for one that was not straight. With less, the very windows whose slope is far off
+/// would keep it.
+const STRAIGHT: f64 = 3.0;
+
+/// Each stretch that is tried is so many times as long as the one before, up to so many windows: with independent noise a slope
+/// is known twenty times as well then.
+const LONGER: f64 = 1.25;
+const LONGEST: u64 = 8;
 
 /// Part of the window that readings must span.
 const COVERAGE: f64 = 0.75;
@@ -66,13 +90,15 @@ pub struct Evidence {
     pub window_ms: u64,
     /// Theil-Sen slope.
     pub slope_per_hour: f64,
+    /// The slopes between which the true one lies with nine in ten.
+    pub slope_between: (f64, f64),
     /// The same over the later half.
     pub later_slope_per_hour: f64,
     /// Slope that had to be reached.
     pub threshold_per_hour: f64,
     /// Growth that had to be reached over this window.
     pub amount: f64,
-    /// Mann-Kendall probability of such a rise by chance.
+    /// Mann-Kendall probability of such a rise by chance, made allowance for noise that comes in waves.
     pub p_value: f64,
     /// Readings in the window.
     pub readings: u64,
@@ -88,6 +114,17 @@ pub struct Evidence {
     pub agreed: u32,
     /// When the window ends.
     pub at: Millis,
+}
+
+impl Evidence {
+    /// By which part of itself the slope may be wrong: half of what it lies between. Infinite where it is not above zero.
+    pub fn uncertainty(&self) -> f64 {
+        let (low, high) = self.slope_between;
+        if self.slope_per_hour <= 0.0 {
+            return f64::INFINITY;
+        }
+        (high - low).max(0.0) / 2.0 / self.slope_per_hour
+    }
 }
 
 /// A condition of the growth test, by what is so when it fails.
@@ -128,7 +165,7 @@ pub fn judge(
     window_ms: u64,
     now: Millis,
 ) -> Judgement {
-    match Window::of(rule, series, window_ms, now) {
+    match Window::of(rule, series, window_ms, now, Shift::at_most) {
         Ok(window) => window.judge(rule, load),
         Err(readings) => Judgement::TooFew { readings },
     }
@@ -149,8 +186,15 @@ struct Window {
 }
 
 impl Window {
-    /// The window, or how many readings there are if they are too few or span too little of it.
-    fn of(rule: &Rule, series: &Series, width_ms: u64, now: Millis) -> Result<Window, u64> {
+    /// The window, or how many readings there are if they are too few or span too little of it. `own` says how much of a
+    /// step at a shift is the guard's.
+    fn of(
+        rule: &Rule,
+        series: &Series,
+        width_ms: u64,
+        now: Millis,
+        own: fn(&Shift, Step) -> f64,
+    ) -> Result<Window, u64> {
         let from = Millis(now.0.saturating_sub(width_ms));
         let mut window = Window {
             from,
@@ -184,18 +228,29 @@ impl Window {
             return Err(window.readings);
         }
         if let Some(shift) = series.shift().filter(|shift| shift.at > from) {
-            window.without(shift);
+            window.without(shift, own);
         }
         Ok(window)
     }
 
+    /// Whether both halves rise alike, as far as can be told.
+    fn is_straight(&self) -> bool {
+        let (earlier, later) = self.line().split_at(self.points / 2);
+        match (slope_and_error(earlier), slope_and_error(later)) {
+            (Some((earlier, one)), Some((later, other))) => {
+                (earlier - later).abs() <= STRAIGHT * one.hypot(other)
+            }
+            _ => false,
+        }
+    }
+
     /// Takes out what the guard itself added at a moment within the window: an allocation profile that a suspicion
     /// began must not confirm it.
-    fn without(&mut self, shift: Shift) {
+    fn without(&mut self, shift: Shift, own: fn(&Shift, Step) -> f64) {
         let moment = hours(self.from, shift.at);
         let at = self.line().partition_point(|(x, _)| *x < moment);
         let Some(step) = stats::level_change(self.line(), at) else { return };
-        self.own = shift.amount(step);
+        self.own = own(&shift, step);
         for (place, value) in self.line[at..self.points].iter_mut().zip(&mut self.values[at..]) {
             place.1 -= self.own;
             *value -= self.own;
@@ -229,14 +284,18 @@ impl Window {
         };
         let width = self.width_hours();
         let threshold = rule.threshold(self.width_ms);
+        let inflated = inflation(line, whole);
+        let between = stats::slope_interval(line, NINE_IN_TEN * inflated.sqrt())
+            .unwrap_or((whole.slope, whole.slope));
         let evidence = Evidence {
             series: rule.series,
             window_ms: self.width_ms,
             slope_per_hour: whole.slope,
+            slope_between: between,
             later_slope_per_hour: later.slope,
             threshold_per_hour: threshold,
             amount: threshold * width,
-            p_value: stats::mann_kendall_rising(values),
+            p_value: stats::mann_kendall_rising(values, inflated),
             readings: self.readings,
             first: whole.at(0.0),
             last: whole.at(width),
@@ -270,6 +329,57 @@ impl Window {
     }
 }
 
+/// By how much noise that comes in waves makes a trend less certain, where there are enough points to see it.
+fn inflation(line: &[(f64, f64)], fitted: stats::Line) -> f64 {
+    if line.len() <= FEW_READINGS { 1.0 } else { stats::inflation(line, fitted) }
+}
+
+/// The slope and its standard error.
+fn slope_and_error(line: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let fitted = stats::theil_sen(line)?;
+    let inflated = inflation(line, fitted).sqrt();
+    let (low, high) = stats::slope_interval(line, NINE_IN_TEN * inflated)?;
+    Some((fitted.slope, (high - low) / 2.0 / NINE_IN_TEN))
+}
+
+/// The slope of growth that was confirmed, over the shortest stretch until `now` that knows it well: the window on which it was seen
+/// is as short as the amount allows, and readings may be noisier than that is good for. Where none knows it well, over the
+/// one that knows it best. A stretch counts if the growth holds on it by every condition, rises alike in both halves and
+/// no other than the window does, and begins at `since` or later. What the guard itself added is the likeliest amount here,
+/// and the largest in the verdict. Returns nothing of the verdict but its slope anew: what is told is judged over its own window.
+pub fn tell(
+    rule: &Rule,
+    series: &Series,
+    load: Option<&Series>,
+    since: Millis,
+    now: Millis,
+    seen: &Evidence,
+) -> Evidence {
+    let over = |width: u64| -> Option<(Window, Evidence)> {
+        let window = Window::of(rule, series, width, now, Shift::amount).ok()?;
+        match window.judge(rule, load) {
+            Judgement::Growing(told) => Some((window, Evidence { agreed: seen.agreed, ..told })),
+            _ => None,
+        }
+    };
+    let mut best = over(seen.window_ms).map_or_else(|| seen.clone(), |(_, told)| told);
+    let (slope, error) =
+        (best.slope_per_hour, best.uncertainty() * best.slope_per_hour / NINE_IN_TEN);
+    let whole = now.0.saturating_sub(since.0).min(LONGEST * seen.window_ms);
+    let mut width = seen.window_ms;
+    while best.uncertainty() > WELL_KNOWN && width < whole {
+        width = ((width as f64 * LONGER) as u64).min(whole);
+        let Some((window, longer)) = over(width) else { continue };
+        if (longer.slope_per_hour - slope).abs() > STRAIGHT * error || !window.is_straight() {
+            break;
+        }
+        if longer.uncertainty() < best.uncertainty() {
+            best = longer;
+        }
+    }
+    best
+}
+
 /// By which factor the load rose from the window's start to its end, along its own line; 1 if it did not
 /// rise significantly, or is not known well enough.
 fn load_factor(load: &Series, from: Millis, now: Millis) -> f64 {
@@ -282,7 +392,7 @@ fn load_factor(load: &Series, from: Millis, now: Millis) -> f64 {
         }
     });
     let (line, values) = (&line[..filled], &values[..filled]);
-    if (filled as u64) < MIN_READINGS || stats::mann_kendall_rising(values) >= SIGNIFICANCE {
+    if (filled as u64) < MIN_READINGS || stats::mann_kendall_rising(values, 1.0) >= SIGNIFICANCE {
         return 1.0;
     }
     let Some(line) = stats::theil_sen(line) else { return 1.0 };
@@ -319,6 +429,8 @@ struct Rung {
     agreed: u16,
     /// Whether the last evaluation saw growth.
     growing: bool,
+    /// Whether it saw a slope that would be growth if it were told from noise, or rose on.
+    doubted: bool,
     /// Its evidence if the series rises, be it by less than double: too little to accuse, enough to explain.
     /// Boxed: hundreds of rungs hold none.
     rising: Option<Box<Evidence>>,
@@ -355,6 +467,7 @@ impl GrowthDetector {
                 count: 0,
                 agreed: 0,
                 growing: false,
+                doubted: false,
                 rising: None,
             })
             .collect();
@@ -393,7 +506,10 @@ impl GrowthDetector {
             }
             *budget -= 1;
             rung.looked = now;
-            let Ok(window) = Window::of(&self.rule, series, rung.window_ms, now) else { continue };
+            let own = Shift::at_most;
+            let Ok(window) = Window::of(&self.rule, series, rung.window_ms, now, own) else {
+                continue;
+            };
             // Most of what is judged does not rise, and nobody asks for its numbers here.
             let judgement = (!window.is_slow(&self.rule)).then(|| window.judge(&self.rule, load));
             match judgement {
@@ -401,15 +517,22 @@ impl GrowthDetector {
                 Some(Judgement::Growing(mut evidence)) => {
                     rung.agreed = rung.agreed.saturating_add(1);
                     evidence.agreed = u32::from(rung.agreed);
-                    if evidence.agreed >= self.rule.confirm && confirmed.is_none() {
+                    let many = evidence.readings > FEW_READINGS as u64;
+                    let rough = u32::from(many && evidence.uncertainty() > TOO_ROUGH);
+                    if evidence.agreed >= self.rule.confirm + rough && confirmed.is_none() {
                         confirmed = Some(evidence.clone());
                     }
                     rung.growing = true;
+                    rung.doubted = false;
                     rung.rising = Some(Box::new(evidence));
                 }
                 quiet => {
                     rung.agreed = 0;
                     rung.growing = false;
+                    rung.doubted = matches!(
+                        quiet,
+                        Some(Judgement::Quiet(Condition::Noise | Condition::LevellingOff, _))
+                    );
                     rung.rising = match quiet {
                         Some(Judgement::Quiet(Condition::NotDoubled, evidence)) => {
                             Some(Box::new(evidence))
@@ -436,6 +559,12 @@ impl GrowthDetector {
         let slope = slopes.max_by(f64::total_cmp)?;
         let windows = self.rungs.iter().map(|rung| rung.window_ms);
         windows.into_iter().find(|&window| self.rule.threshold(window) <= slope)
+    }
+
+    /// The shortest window on which the last evaluation saw a slope that is fast enough and could not tell it from noise, or
+    /// from one that levels off, milliseconds.
+    pub fn doubted_window_ms(&self) -> Option<u64> {
+        self.rungs.iter().find(|rung| rung.doubted).map(|rung| rung.window_ms)
     }
 
     /// Evidence of the longest rung that rises, doubled or not: what may explain growth of another series.
@@ -659,6 +788,57 @@ mod tests {
         assert!(of.slope_per_hour > 1.1 * 240.0 * MB && of.own == 0.0, "{of:?}");
         assert!(matches!(judged(0.7 * MB, 16_000, false), Judgement::Growing(_)));
         assert!(matches!(judged(0.7 * MB, 16_000, true), Judgement::Quiet(..)));
+    }
+
+    /// Readings every 1.3 s of a live heap with a batch of 1.2 MB that fills over 4 s and is flushed, whose leak begins at a
+    /// second of its life.
+    fn under_a_batch(per_minute: f64, begins: f64, seconds: f64) -> Series {
+        let mut series = Series::long();
+        for reading in 0..(seconds / 1.3) as u64 {
+            let second = reading as f64 * 1.3;
+            let batch = 1.2 * MB * ((second + 0.4 * noise(second)) / 4.0).fract();
+            let leak = per_minute * (second - begins).max(0.0) / 60.0;
+            series.push(Millis((second * 1000.0) as u64), 8.0 * MB + batch + leak);
+        }
+        series
+    }
+
+    #[test]
+    fn a_slope_that_its_window_knows_badly_is_told_over_a_longer_stretch() {
+        let config =
+            Config { growth_rate: 60.0 * MB, window_ms: 32_000, warmup_ms: 0, ..Config::default() };
+        let rule = rule(SeriesId::LiveHeap, &config).unwrap();
+        for end in 60..100 {
+            let series = under_a_batch(2.0 * MB, 0.0, end as f64);
+            let now = Millis(end * 1000);
+            let Judgement::Growing(seen) = judge(&rule, &series, None, 32_000, now) else {
+                continue;
+            };
+            let told = tell(&rule, &series, None, Millis(0), now, &seen);
+            let error = told.slope_per_hour / (120.0 * MB) - 1.0;
+            assert!(error.abs() < 0.2, "{end}: {error} of {told:?}");
+            assert!(told.uncertainty() <= seen.uncertainty(), "{end}: {told:?}");
+            let (low, high) = told.slope_between;
+            assert!(low <= told.slope_per_hour && told.slope_per_hour <= high);
+        }
+    }
+
+    #[test]
+    fn a_slope_is_not_told_over_a_stretch_that_was_flat_before() {
+        let config =
+            Config { growth_rate: 60.0 * MB, window_ms: 32_000, warmup_ms: 0, ..Config::default() };
+        let rule = rule(SeriesId::LiveHeap, &config).unwrap();
+        let (mut told_of, now) = (0, Millis(120_000));
+        for begins in [60.0, 70.0, 80.0, 88.0] {
+            let series = under_a_batch(4.0 * MB, begins, 120.0);
+            if let Judgement::Growing(seen) = judge(&rule, &series, None, 32_000, now) {
+                let told = tell(&rule, &series, None, Millis(0), now, &seen);
+                let error = told.slope_per_hour / (240.0 * MB) - 1.0;
+                assert!(error.abs() < 0.2, "{begins}: {error} of {told:?}");
+                told_of += 1;
+            }
+        }
+        assert!(told_of >= 3);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 mod growth;
 mod native;
 
-pub use growth::{Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, judge, ladder};
+pub use growth::{
+    Condition, Evidence, GrowthDetector, Judgement, MIN_READINGS, WELL_KNOWN, judge, ladder, tell,
+};
 pub use native::{Course, NativeKind, NativeVerdict, explain};
 
 use crate::config::{Config, HOUR_MS};

@@ -317,6 +317,7 @@ mod tests {
             series,
             window_ms,
             slope_per_hour: mb_per_hour * MB,
+            slope_between: (mb_per_hour * MB, mb_per_hour * MB),
             later_slope_per_hour: mb_per_hour * MB,
             threshold_per_hour: MB,
             amount: 6.0 * MB,
