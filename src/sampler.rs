@@ -531,8 +531,12 @@ impl Guarded {
     }
 }
 
-/// Events on their way, each with the isolate that it is for.
-type Held = Vec<(Option<IsolateId>, Event)>;
+/// What is on its way to a JS thread.
+enum Post {
+    /// To this isolate, or to the first one.
+    Event(Option<IsolateId>, Event),
+    Job(IsolateId, SnapshotJob),
+}
 
 /// The isolates, as the place where events and jobs go.
 struct Isolates {
@@ -541,8 +545,8 @@ struct Isolates {
     unsaid: AtomicU64,
     /// Events from before the first isolate: the directory is opened when none has come yet.
     early: Mutex<Vec<Event>>,
-    /// Events that wait until what they tell is in `status()`; `None` where they go out at once.
-    held: Mutex<Option<Held>>,
+    /// What waits until `status()` holds what it tells: whoever is told of a finding looks there.
+    waiting: Mutex<Vec<Post>>,
     clock: Clock,
     flight: Mutex<Flight>,
     hook: Mutex<Hook>,
@@ -554,15 +558,25 @@ impl Isolates {
         WallMillis(self.clock.wall_ms(self.clock.now()))
     }
 
-    /// Events wait from now on.
-    fn hold(&self) {
-        self.held.lock().get_or_insert_default();
+    /// Whether something waits to go out.
+    fn has_waiting(&self) -> bool {
+        !self.waiting.lock().is_empty()
     }
 
-    /// Those that waited go out, in their order.
-    fn release(&self) {
-        let held = self.held.lock().take().unwrap_or_default();
-        held.into_iter().for_each(|(isolate, event)| self.post(isolate, event));
+    /// What waited goes out, in its order: no snapshot is begun before the finding that it belongs to is told.
+    fn send(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for post in waiting {
+            match post {
+                Post::Event(isolate, event) => self.post(isolate, event),
+                Post::Job(isolate, job) => {
+                    if let Some(guarded) = self.guarded.get(&isolate) {
+                        guarded.mailbox.put_job(job);
+                        guarded.wake.wake();
+                    }
+                }
+            }
+        }
     }
 
     fn post(&self, isolate: Option<IsolateId>, event: Event) {
@@ -586,11 +600,7 @@ impl Isolates {
 impl Outbox for Isolates {
     fn event(&self, isolate: Option<IsolateId>, kind: EventKind, payload: &Value) {
         let event = Event { kind, payload: payload.to_string() };
-        if let Some(held) = self.held.lock().as_mut() {
-            held.push((isolate, event));
-            return;
-        }
-        self.post(isolate, event);
+        self.waiting.lock().push(Post::Event(isolate, event));
     }
 
     fn say(&self, level: LogLevel, line: &str) {
@@ -600,15 +610,15 @@ impl Outbox for Isolates {
     }
 
     fn job(&self, isolate: IsolateId, job: SnapshotJob) -> bool {
-        self.guarded.get(&isolate).is_some_and(|guarded| {
+        let is_here = self.guarded.contains_key(&isolate);
+        if is_here {
             // Before the JS thread can know of it: what asks for readiness elsewhere is told first.
             if matches!(job.way, JobWay::Inline { .. }) {
                 self.stopped.lock().insert(isolate);
             }
-            guarded.mailbox.put_job(job);
-            guarded.wake.wake();
-            true
-        })
+            self.waiting.lock().push(Post::Job(isolate, job));
+        }
+        is_here
     }
 
     fn order(&self, isolate: IsolateId, order: ProfileOrder) -> bool {
@@ -625,8 +635,12 @@ impl Outbox for Isolates {
     }
 
     fn withdraw(&self, isolate: IsolateId) -> bool {
-        let withdrawn =
-            self.guarded.get(&isolate).is_none_or(|guarded| guarded.mailbox.take_job().is_some());
+        let of_isolate = |post: &Post| matches!(post, Post::Job(id, _) if *id == isolate);
+        let withdrawn = self.waiting.lock().extract_if(.., |post| of_isolate(post)).count() > 0
+            || self
+                .guarded
+                .get(&isolate)
+                .is_none_or(|guarded| guarded.mailbox.take_job().is_some());
         if withdrawn {
             self.stopped.lock().remove(&isolate);
         }
@@ -688,7 +702,7 @@ impl Sampler {
             log: config.log,
             unsaid: AtomicU64::new(0),
             early: Mutex::new(Vec::new()),
-            held: Mutex::new(None),
+            waiting: Mutex::new(Vec::new()),
             clock,
             flight: Mutex::new(Flight::off("there is no directory")),
             hook: Mutex::new(hook),
@@ -733,9 +747,11 @@ impl Sampler {
                 recv(commands) -> command => match command {
                     Ok(command) => {
                         if matches!(command, Command::Configure(_)) {
-                            self.command(command);
+                            self.handle(|sampler| sampler.command(command));
                             ticker = tick(Duration::from_millis(self.config.interval_ms));
-                        } else if self.command(command) && self.isolates.guarded.is_empty() {
+                        } else if self.handle(|sampler| sampler.command(command))
+                            && self.isolates.guarded.is_empty()
+                        {
                             self.finish();
                             return;
                         }
@@ -745,31 +761,41 @@ impl Sampler {
                 // What the JS threads read.
                 recv(readings) -> reading => {
                     if let Ok((id, at, reading)) = reading {
-                        self.reading(id, at, reading);
+                        self.handle(|sampler| sampler.reading(id, at, reading));
                     }
                 },
                 // A snapshot has come to its end on disk.
                 recv(reports) -> report => {
                     if let Ok(report) = report {
-                        self.report(report);
+                        self.handle(|sampler| sampler.report(report));
                     }
                 },
                 // A forked snapshot needs the JS thread, or has come to its end.
                 recv(news) -> news => {
                     if let Ok(news) = news {
-                        self.news(news);
+                        self.handle(|sampler| sampler.news(news));
                     }
                 },
                 // The analysis of a snapshot has ended.
                 recv(outcomes) -> outcome => {
                     if let Ok(outcome) = outcome {
-                        self.analysed(outcome);
+                        self.handle(|sampler| sampler.analysed(outcome));
                     }
                 },
                 // The clock.
-                recv(ticker) -> _ => self.tick(),
+                recv(ticker) -> _ => self.handle(Self::tick),
             }
         }
+    }
+
+    /// Does one thing; what that posts to the JS threads goes out when `status()` holds it.
+    fn handle<T>(&mut self, one: impl FnOnce(&mut Sampler) -> T) -> T {
+        let result = one(self);
+        if self.isolates.has_waiting() {
+            self.publish();
+        }
+        self.isolates.send();
+        result
     }
 
     /// Returns true if an isolate has gone.
@@ -1087,12 +1113,9 @@ impl Sampler {
 
     fn analysed(&mut self, outcome: Outcome) {
         let sample = self.probe.read(probe::own::counts());
-        self.isolates.hold();
         self.collector.on_analysis(outcome, &sample, &self.isolates);
         self.release_later();
-        // Whoever is told of it finds it in `status()`.
         self.publish();
-        self.isolates.release();
     }
 
     fn news(&mut self, news: News) {
@@ -1205,8 +1228,6 @@ impl Sampler {
                 let around = self.surroundings(draft.isolate);
                 self.collector.open_finding(now, *draft, &around, &self.isolates);
                 self.release_later();
-                // Whoever is told of it finds it in `status()`.
-                self.publish();
             }
             Action::NearEnd(draft) => {
                 // Before the finding: the recorder's write is the quickest there is.
@@ -1214,7 +1235,6 @@ impl Sampler {
                 self.record(now, &sample);
                 let around = self.surroundings(draft.isolate);
                 self.collector.near_end(now, *draft, &around, &self.isolates);
-                self.publish();
             }
             Action::Join { finding, piece, cause } => {
                 self.collector.join(finding, *piece, cause, &self.isolates);

@@ -221,16 +221,28 @@ test('a finding gets a pair of snapshots, and then silence across a restart', as
   const home = temporary(t);
   const dir = path.join(home, 'evidence');
   const source = program(`
+    const held = [];
+    const hears = (kind, all, key) =>
+      leakguard.on(kind, (event) => held.push([kind, leakguard.status()[all].some((one) => one[key] === event[key])]));
+    hears('finding', 'findings', 'id');
+    hears('snapshot', 'snapshots', 'path');
     leak();
     const finding = await next('finding');
+    await until(() => held.length === 3);
     await until(() => leakguard.status().findings[0].evidence.some((step) => step.kind === 'followup' && step.state === 'written'));
-    return { finding, status: leakguard.status() };`);
+    return { finding, held, status: leakguard.status() };`);
   const env = { LEAKGUARD_FOLLOWUP: '1s', LEAKGUARD_APP: 'pairs' };
   const { report, stderr } = await ask(t, source, { home, dir, env });
   const [file] = files(dir, /^Finding/);
   const finding = JSON.parse(fs.readFileSync(file, 'utf8'));
   assert.equal(report.finding.id, finding.id);
   assert.equal(report.finding.path, file);
+  // Whoever is told of one finds it in status().
+  assert.deepEqual(report.held, [
+    ['finding', true],
+    ['snapshot', true],
+    ['snapshot', true],
+  ]);
   assert.deepEqual(
     finding.evidence.map((/** @type {any} */ step) => [step.kind, step.state]),
     [
