@@ -380,6 +380,29 @@ pub fn tell(
     best
 }
 
+/// Whether growth that has not doubled within its window has since `since`, in one straight rise that began no more than
+/// [`LONGEST`] windows ago. What leaks from the first minute on is the larger the later a window begins, and doubles in
+/// none that is as short as it might be. Not asked of growth that began later: what a day's traffic opens takes hours.
+fn doubled_since(
+    rule: &Rule,
+    series: &Series,
+    load: Option<&Series>,
+    since: Millis,
+    now: Millis,
+    window_ms: u64,
+) -> bool {
+    let whole = now.0.saturating_sub(since.0);
+    (window_ms + 1..=LONGEST * window_ms).contains(&whole)
+        && Window::of(rule, series, whole, now, Shift::at_most).is_ok_and(|window| {
+            let is_growth = |judgement| match judgement {
+                // By its line too: a step that was early in it is no rise.
+                Judgement::Growing(seen) => seen.last >= 2.0 * seen.first.max(1.0),
+                _ => false,
+            };
+            window.is_straight() && is_growth(window.judge(rule, load))
+        })
+}
+
 /// By which factor the load rose from the window's start to its end, along its own line; 1 if it did not
 /// rise significantly, or is not known well enough.
 fn load_factor(load: &Series, from: Millis, now: Millis) -> f64 {
@@ -512,6 +535,14 @@ impl GrowthDetector {
             };
             // Most of what is judged does not rise, and nobody asks for its numbers here.
             let judgement = (!window.is_slow(&self.rule)).then(|| window.judge(&self.rule, load));
+            let judgement = match judgement {
+                Some(Judgement::Quiet(Condition::NotDoubled, evidence))
+                    if doubled_since(&self.rule, series, load, since, now, rung.window_ms) =>
+                {
+                    Some(Judgement::Growing(evidence))
+                }
+                other => other,
+            };
             match judgement {
                 Some(Judgement::TooFew { .. }) => continue,
                 Some(Judgement::Growing(mut evidence)) => {
@@ -821,6 +852,21 @@ mod tests {
             let (low, high) = told.slope_between;
             assert!(low <= told.slope_per_hour && told.slope_per_hour <= high);
         }
+    }
+
+    #[test]
+    fn descriptors_that_leak_from_the_start_are_found_although_no_short_window_doubles() {
+        let config = Config { window_ms: 32_000, warmup_ms: 10_000, ..Config::default() };
+        let found = |value: &dyn Fn(f64) -> f64| first_alarm(&config, SeriesId::Fds, 1, 400, value);
+        // 30 at the start and 218 a minute, as sockets leak that a request opens: within 32 s from the 26th second on no doubling.
+        let leaks = found(&|second| (30.0 + 218.0 / 60.0 * second).floor());
+        assert!(leaks.is_some_and(|at| at <= 60), "{leaks:?}");
+        // What had its connections before, and what opened them at once, has not doubled by a rise.
+        assert_eq!(found(&|second| (1_500.0 + 218.0 / 60.0 * second).floor()), None);
+        let opened = |second: f64| if second < 25.0 { 100.0 } else { 1_200.0 };
+        assert_eq!(found(&|second| (opened(second) + 60.0 / 60.0 * second).floor()), None);
+        // A ramp of connections that ends.
+        assert_eq!(found(&|second| (60.0 + 8.0 * second.min(40.0)).floor()), None);
     }
 
     #[test]
