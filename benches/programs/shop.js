@@ -9,11 +9,8 @@ const { once } = require('node:events');
 const http = require('node:http');
 const express = require('express');
 
-/**
- * @param {import('express').RequestHandler} [work] what else a request does, before it is answered
- * @returns {Promise<{ port: number, served: () => number }>}
- */
-async function listen(work) {
+/** @returns {Promise<{ port: number, served: () => number }>} */
+async function listen() {
   const app = express();
   let served = 0;
   let open = 0;
@@ -29,7 +26,6 @@ async function listen(work) {
     response.setHeader('x-request', request.headers['x-request'] ?? '-');
     next();
   });
-  if (work) app.use(work);
   app.get('/item/:id', (request, response) => {
     served++;
     const lines = Array.from({ length: 20 }, (_, line) => ({
