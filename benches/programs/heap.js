@@ -1,22 +1,25 @@
 'use strict';
 
 /**
- * An app with a large heap of small objects under light allocation and a little traffic, which watches its own
- * event loop: a timer every 2 ms, and how much later than that it ran. A span is told beforehand whether the
- * guard may read the live heap in it.
+ * An app with a large heap of small objects, which watches its own event loop: a timer every 2 ms, and how much later
+ * than that it ran. Its requests do next to nothing, or, with `work`, what those of a usual app do: a document is parsed,
+ * searched, written as JSON and kept for a session. A span is told beforehand whether the guard may read the live heap in it.
  */
 
 const fs = require('node:fs');
 const v8 = require('node:v8');
 const { answer, settings } = require('./answer.js');
 
-const { guard: guardPath, heapMb, restMs } = settings();
+const { guard: guardPath, heapMb, restMs, work } = settings();
 const guard = require(guardPath);
 const { listen } = require('./shop.js');
 
 /** One element, its inner object and its slot. */
 const BYTES_EACH = 96;
 const TICK_MS = 2;
+/** Rows of a document: 60 KB of text. */
+const DOCUMENT_ROWS = 900;
+const SESSIONS = 300;
 /** Gaps from this on are looked at twice; below it nothing is long. */
 const LOOKED_AT_MS = 1;
 
@@ -66,7 +69,36 @@ setInterval(() => {
   for (let i = 0; i < 200; i++) hold[i % 1000].tmp = { i };
 }, TICK_MS);
 
-const listening = listen();
+const listening = listen(work ? session() : undefined);
+
+/**
+ * A request of a usual app: it parses a document of 60 KB, takes from it what is asked for, in order, writes that as JSON, and keeps
+ * the document in the session, of which there are so many at a time. So what dies is old, and V8 collects by itself.
+ *
+ * @returns {import('express').RequestHandler}
+ */
+function session() {
+  const text = JSON.stringify(
+    Array.from({ length: DOCUMENT_ROWS }, (_, row) => ({
+      row,
+      name: `item ${(row * 7919) % 1000}`,
+      price: row * 1.25,
+      tags: ['a', 'b', `t${row % 17}`],
+    })),
+  );
+  /** @type {{ document: any[], page: string }[]} */
+  const sessions = [];
+  let next = 0;
+  return (_request, _response, go) => {
+    const document = JSON.parse(text);
+    const found = document.filter(
+      (/** @type {any} */ one) => one.tags.includes('t3') || one.price > 200,
+    );
+    found.sort((/** @type {any} */ a, /** @type {any} */ b) => a.name.localeCompare(b.name));
+    sessions[next++ % SESSIONS] = { document, page: JSON.stringify(found) };
+    go();
+  };
+}
 
 /** @param {number} ms @returns {Promise<void>} */
 const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

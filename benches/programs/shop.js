@@ -9,8 +9,11 @@ const { once } = require('node:events');
 const http = require('node:http');
 const express = require('express');
 
-/** @returns {Promise<{ port: number, served: () => number }>} */
-async function listen() {
+/**
+ * @param {import('express').RequestHandler} [work] what else a request does, before it is answered
+ * @returns {Promise<{ port: number, served: () => number }>}
+ */
+async function listen(work) {
   const app = express();
   let served = 0;
   let open = 0;
@@ -26,6 +29,7 @@ async function listen() {
     response.setHeader('x-request', request.headers['x-request'] ?? '-');
     next();
   });
+  if (work) app.use(work);
   app.get('/item/:id', (request, response) => {
     served++;
     const lines = Array.from({ length: 20 }, (_, line) => ({
@@ -37,6 +41,9 @@ async function listen() {
   });
   const server = http.createServer(app);
   server.keepAliveTimeout = 600_000;
+  // A connection that the load has not used yet is none that is too slow.
+  server.headersTimeout = 0;
+  server.requestTimeout = 0;
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = /** @type {import('node:net').AddressInfo} */ (server.address());
