@@ -150,6 +150,7 @@ class Leakguard extends EventEmitter {
     }
     if (this.#native === null) {
       this.#native = new this.#binding.Guard(given, environment(), () => this.#onWake());
+      this.#problem = null;
     } else {
       this.#native.configure(given);
     }
@@ -161,22 +162,29 @@ class Leakguard extends EventEmitter {
   }
 
   stop() {
+    this.#listenTo(null);
+    this.#end('shutting_down', 'the guard was stopped');
+    return this;
+  }
+
+  /**
+   * @param {string} reason why what was asked for is not answered
+   * @param {string} sentence
+   */
+  #end(reason, sentence) {
     try {
       listeners.uninstall();
       routes.uninstall();
       gc.stopObserving();
       this.#profile?.stop();
-      this.#listenTo(null);
       this.#native?.stop();
     } catch (error) {
       warn('LEAKGUARD_STOP', `leakguard could not stop: ${words(error)}`);
     }
     this.#native = null;
-    for (const answer of this.#questions.values())
-      answer(refused('shutting_down', 'the guard was stopped'));
+    for (const answer of this.#questions.values()) answer(refused(reason, sentence));
     this.#questions.clear();
     this.#page?.stop();
-    return this;
   }
 
   /** @returns {any} */
@@ -344,6 +352,7 @@ class Leakguard extends EventEmitter {
     [work.PAGE, (native) => this.#page?.takeAnswers(native)],
     [work.SNAPSHOT, (native) => this.#takeSnapshot(native)],
     [work.EVENTS, (native) => this.#takeEvents(native)],
+    [work.FAILED, (native) => this.#fail(native)],
   ];
 
   #onWake() {
@@ -383,6 +392,18 @@ class Leakguard extends EventEmitter {
         if (this.#native === native && native.rest()) this.#restNextTurn(native);
       });
     }).unref();
+  }
+
+  /**
+   * Nothing of ours stays behind in the app, and it is told. Only the signal is still heard: it would end the app.
+   *
+   * @param {any} native whose thread is no more
+   */
+  #fail(native) {
+    const message = `the native thread failed: ${native.failure()}; nothing is watched any more`;
+    this.#end('failed', message);
+    this.#problem = message;
+    this.#tell('error', { code: 'LEAKGUARD_FAILED', message });
   }
 
   /** @param {any} native */

@@ -17,4 +17,5 @@ module.exports = Object.freeze({
   PAGE: 1 << 10,
   ROUTES: 1 << 11,
   HEAD_START: 1 << 13,
+  FAILED: 1 << 14,
 });

@@ -45,6 +45,8 @@ pub mod work {
     pub const START_BY_EXTERNAL: u32 = 1 << 12;
     /// With one of the two: the JS thread rests for moments, so that V8's concurrent markers come first.
     pub const HEAD_START: u32 = 1 << 13;
+    /// The native thread is no more.
+    pub const FAILED: u32 = 1 << 14;
 }
 
 /// What an event is; JavaScript decides by it whom to tell.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ const RELEASE_AFTER_MS: u64 = 5_000;
 pub const STATUS_SCHEMA: u32 = 1;
 
 /// Wakes a JS thread so that it takes its work: weakly, without payload, without waiting.
-pub trait Wake: Send {
+pub trait Wake: Send + Sync {
     /// Wakes.
     fn wake(&self);
 }
@@ -106,7 +106,7 @@ pub struct Attach {
     /// Where work is left for it.
     pub mailbox: Arc<Mailbox>,
     /// How it is woken.
-    pub wake: Box<dyn Wake>,
+    pub wake: Arc<dyn Wake>,
     /// Ways to its live heap.
     pub ways: Ways,
     /// Its environment variables, for the hook and for analyses.
@@ -217,7 +217,63 @@ struct Shared {
     lost_readings: AtomicU64,
     published: Mutex<Arc<Published>>,
     failure: Mutex<Option<String>>,
+    /// Where each isolate is told of it: here and not with the native thread, which is no more then.
+    doors: Mutex<BTreeMap<IsolateId, Door>>,
     stopped: Stopped,
+}
+
+struct Door {
+    mailbox: Arc<Mailbox>,
+    wake: Arc<dyn Wake>,
+}
+
+impl Door {
+    fn tell_failure(&self) {
+        self.mailbox.request(work::FAILED);
+        self.wake.wake();
+    }
+}
+
+impl Shared {
+    fn new(
+        identity: Identity,
+        config: &Config,
+        readings: Sender<(IsolateId, Millis, Reading)>,
+        commands: Sender<Command>,
+    ) -> Shared {
+        Shared {
+            clock: Clock::start(),
+            identity,
+            readings,
+            commands,
+            lost_readings: AtomicU64::new(0),
+            published: Mutex::new(Arc::new(Published {
+                state: "starting",
+                settings: settings_json(config),
+                ..Published::default()
+            })),
+            failure: Mutex::new(None),
+            doors: Mutex::default(),
+            stopped: Stopped::default(),
+        }
+    }
+
+    /// Runs the native thread, or what it has to do last. A panic of ours ends it, and not the app.
+    fn run(&self, work: impl FnOnce() + UnwindSafe) {
+        if let Err(panic) = std::panic::catch_unwind(work) {
+            self.fail(panic_words(&*panic));
+        }
+    }
+
+    /// The native thread is no more: whoever is under guard is told, and [`attach`] tells whoever comes.
+    fn fail(&self, why: String) {
+        *self.failure.lock() = Some(why);
+        // No snapshot stops a loop any more, and readiness must not wait for the end of one.
+        self.stopped.lock().clear();
+        for door in self.doors.lock().values() {
+            door.tell_failure();
+        }
+    }
 }
 
 /// One isolate's hold on the running guard. Every call returns at once.
@@ -243,6 +299,14 @@ pub fn attach(attach: Attach) -> Handle {
     });
     *count += 1;
     let handle = Handle { isolate, shared: Arc::clone(shared) };
+    let door = Door { mailbox: Arc::clone(&attach.mailbox), wake: Arc::clone(&attach.wake) };
+    let mut doors = shared.doors.lock();
+    // With the doors held: a thread that fails just now finds this one, or is seen to have failed.
+    if shared.failure.lock().is_some() {
+        door.tell_failure();
+    }
+    doors.insert(isolate, door);
+    drop(doors);
     // Under the lock, as in `detach`: the thread ends when it has no isolate left, and must not read that
     // the last one has gone before it reads that this one has come.
     handle.command(Command::Attach(isolate, Box::new(attach)));
@@ -260,33 +324,25 @@ fn start(
     crate::evidence::name::set_local_offset_seconds(utc_offset_seconds);
     let (readings, readings_in) = bounded(MAX_READINGS);
     let (commands, commands_in) = bounded(MAX_COMMANDS);
-    let shared = Arc::new(Shared {
-        clock: Clock::start(),
-        identity,
-        readings,
-        commands,
-        lost_readings: AtomicU64::new(0),
-        published: Mutex::new(Arc::new(Published {
-            state: "starting",
-            settings: settings_json(&config),
-            ..Published::default()
-        })),
-        failure: Mutex::new(None),
-        stopped: Stopped::default(),
-    });
+    let shared = Arc::new(Shared::new(identity, &config, readings, commands));
     let thread_shared = Arc::clone(&shared);
     let started = std::thread::Builder::new().name("leakguard".into()).spawn(move || {
         let _own = probe::own::thread();
         let shared = Arc::clone(&thread_shared);
-        let run = AssertUnwindSafe(move || {
-            Sampler::new(thread_shared, config, hook, analyst).run(&readings_in, &commands_in);
-        });
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            *shared.failure.lock() = Some(panic_words(&*panic));
-        }
+        let mut sampler = None;
+        shared.run(AssertUnwindSafe(|| {
+            let sampler = sampler.insert(Sampler::new(thread_shared, config, hook, analyst));
+            sampler.run(&readings_in, &commands_in);
+        }));
+        // The app goes on without us: the next start must not take this for its end.
+        shared.run(AssertUnwindSafe(|| {
+            if let Some(sampler) = &sampler {
+                sampler.isolates.flight.lock().stop(shared.clock.now());
+            }
+        }));
     });
     if let Err(error) = started {
-        *shared.failure.lock() = Some(format!("the native thread could not be started: {error}"));
+        shared.fail(format!("it could not be started: {error}"));
     }
     shared
 }
@@ -393,6 +449,7 @@ impl Handle {
     pub fn detach(&self) {
         let mut running = RUNNING.lock();
         self.shared.stopped.lock().remove(&self.isolate);
+        self.shared.doors.lock().remove(&self.isolate);
         self.command(Command::Detach(self.isolate));
         if let Some((shared, count)) = running.as_mut()
             && Arc::ptr_eq(shared, &self.shared)
@@ -421,10 +478,15 @@ impl Handle {
         }
     }
 
+    /// Why the native thread is no more; `None` while it runs.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure.lock().clone()
+    }
+
     /// Everything, as JSON.
     pub fn status(&self) -> String {
         let published = Arc::clone(&self.shared.published.lock());
-        let failure = self.shared.failure.lock().clone();
+        let failure = self.failure();
         let lost = self.shared.lost_readings.load(Ordering::Relaxed);
         status_json(&self.shared, &published, failure, self.isolate, lost).to_string()
     }
@@ -495,7 +557,7 @@ impl Handle {
 /// One isolate as the sampler knows it.
 struct Guarded {
     mailbox: Arc<Mailbox>,
-    wake: Box<dyn Wake>,
+    wake: Arc<dyn Wake>,
     ways: Ways,
     epilogue: Epilogue,
     tid: u32,
@@ -733,7 +795,7 @@ impl Sampler {
     }
 
     fn run(
-        mut self,
+        &mut self,
         readings: &Receiver<(IsolateId, Millis, Reading)>,
         commands: &Receiver<Command>,
     ) {
@@ -1602,4 +1664,43 @@ fn status_json(
             "longestTickMicros": cost.longest_tick_micros,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicU64);
+
+    impl Wake for Bell {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_native_thread_is_told_to_all_and_makes_nobody_wait() {
+        let ((readings, _), (commands, _)) = (bounded(1), bounded(1));
+        let shared = Shared::new(Identity::default(), &Config::default(), readings, commands);
+        let doors = [(); 2].map(|()| (Arc::new(Mailbox::default()), Arc::new(Bell::default())));
+        for (number, (mailbox, bell)) in (0..).zip(&doors) {
+            let door = Door { mailbox: Arc::clone(mailbox), wake: bell.clone() };
+            shared.doors.lock().insert(IsolateId(number), door);
+        }
+        shared.stopped.lock().insert(IsolateId(1));
+
+        shared.run(|| {});
+        assert!(doors.iter().all(|(mailbox, _)| mailbox.take() == 0));
+        assert_eq!(*shared.failure.lock(), None);
+
+        shared.run(|| assert_eq!(1 + 1, 3, "sums are wrong"));
+        let failure = shared.failure.lock().clone().unwrap();
+        assert!(failure.contains("sums are wrong"), "{failure}");
+        for (mailbox, bell) in &doors {
+            assert_eq!(mailbox.take(), work::FAILED);
+            assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        }
+        assert!(shared.stopped.lock().is_empty());
+    }
 }

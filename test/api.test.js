@@ -331,3 +331,42 @@ test('status, findings and events are what the types say', async (t) => {
     assert.fail(/** @type {any} */ (error).stdout.slice(0, 4000));
   }
 });
+
+test('a guard whose native thread is no more says so, and leaves nothing behind in the app', {
+  skip: process.platform !== 'linux' && 'only Linux limits the threads of a running process',
+}, async (t) => {
+  // No thread can be created any more. The limit does not hold for root, which gives its rights up.
+  const source = program(`
+      const heard = next('error');
+      const { code, message } = await heard;
+      const { state, failure } = leakguard.status();
+      const { refused } = await leakguard.snapshot();
+      const left = {
+        unwrapped: EventEmitter.prototype.on === on,
+        ready: leakguard.ready(),
+        up: /^leakguard_up.* (\\d)$/m.exec(leakguard.metrics())[1],
+        refused: refused.sentence,
+        heard: process.listenerCount('SIGUSR2'),
+      };
+      return { code, message, state, failure, left };`);
+  const before = `
+      const { on } = require('node:events').EventEmitter.prototype;
+      process.env.LEAKGUARD = 'off';
+      const guard = require(process.env.GUARD);
+      require('node:child_process').execFileSync('prlimit', ['--pid', String(process.pid), '--nproc=1']);
+      if (process.getuid() === 0) process.setuid(65534);
+      delete process.env.LEAKGUARD;
+      guard.start();`;
+  const env = { LEAKGUARD_SIGNAL: 'SIGUSR2' };
+  const { report } = await ask(t, before + source, { env });
+  assert.equal(report.code, 'LEAKGUARD_FAILED');
+  assert.match(
+    report.message,
+    /^the native thread failed: it could not be started: .*; nothing is watched any more$/,
+  );
+  assert.equal(report.state, 'failed');
+  assert.equal(report.failure, report.message);
+  // The signal would end the app if nobody heard it.
+  const left = { unwrapped: true, ready: true, up: '0', refused: report.message, heard: 1 };
+  assert.deepEqual(report.left, left);
+});

@@ -379,7 +379,7 @@ impl Guard {
             },
             utc_offset_seconds: environment.utc_offset_seconds,
             mailbox: Arc::clone(&mailbox),
-            wake: Box::new(Wake(wake)),
+            wake: Arc::new(Wake(wake)),
             ways,
             variables: environment
                 .variables
@@ -665,6 +665,12 @@ impl Guard {
             .into_iter()
             .map(|problem| Warning { code: problem.code.into(), message: problem.message })
             .collect()
+    }
+
+    /// Why the native thread is no more; `null` while it runs.
+    #[napi]
+    pub fn failure(&self) -> Option<String> {
+        self.handle.failure()
     }
 
     /// Stops guarding this environment. Safe twice.
