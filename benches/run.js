@@ -22,6 +22,7 @@ const MEASUREMENTS = [
   require('./loop-gap-working.js'),
   require('./idle.js'),
   require('./express-cpu.js'),
+  require('./express-profile.js'),
   require('./routes.js'),
   require('./fork-pause.js'),
   require('./require.js'),

@@ -18,10 +18,30 @@ if (profile) {
   session.post('HeapProfiler.startSampling', { samplingInterval: profile });
 }
 
+/** @type {import('node:inspector').Session | undefined} */
+let profiler;
+
+/** V8's CPU profiler on this thread, with a sample each 0.2 ms. */
+function beginProfile() {
+  profiler = new (require('node:inspector').Session)();
+  profiler.connect();
+  profiler.post('Profiler.enable');
+  profiler.post('Profiler.setSamplingInterval', { interval: 200 });
+  profiler.post('Profiler.start');
+}
+
+function endProfile() {
+  return new Promise((resolve, reject) => {
+    profiler?.post('Profiler.stop', (error, result) => (error ? reject(error) : resolve(result)));
+  });
+}
+
 const listening = listen();
 
 answer({
   port: async () => (await listening).port,
   cpu: () => process.cpuUsage(),
   status: () => guard?.status(),
+  beginProfile,
+  endProfile,
 });
