@@ -162,7 +162,7 @@ class Leakguard extends EventEmitter {
   }
 
   stop() {
-    this.#listenTo(null);
+    this.#safely(() => this.#listenTo(null));
     this.#end('shutting_down', 'the guard was stopped');
     return this;
   }

@@ -208,6 +208,15 @@ test('a signal asks for a snapshot, and keeps its default meaning for nobody els
   assert.equal(report.left, 0);
 });
 
+test('an app whose process takes no listener off again can stop the guard', async (t) => {
+  const source = program(`
+    process.removeListener = process.off = () => { throw new Error('not that one'); };
+    leakguard.stop();
+    return leakguard.status().state;`);
+  const { report } = await ask(t, source, { env: { LEAKGUARD_SIGNAL: 'SIGUSR2' } });
+  assert.equal(report, 'stopped');
+});
+
 test('a baseline is taken when the warm-up ends', async (t) => {
   const source = program("return next('snapshot');");
   const { report } = await ask(t, source, {
