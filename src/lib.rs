@@ -22,6 +22,7 @@ pub mod finding;
 pub mod flight;
 pub mod heap;
 pub mod hook;
+pub mod last_words;
 pub mod mailbox;
 pub mod metric;
 pub mod near_end;

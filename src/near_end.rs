@@ -34,7 +34,7 @@ const CONTAINER_NEAR: f64 = 0.9;
 
 /// From this share on a limit is near if it is reached within the next readings. Lower, an app that fills its caches
 /// at start-up would be accused; higher, a runaway loop is gone before.
-const HALF_GONE: f64 = 0.75;
+pub const HALF_GONE: f64 = 0.75;
 
 /// Soon: a major GC may be a minute away, and what it frees is not known before.
 const SOON_MS: u64 = 120_000;

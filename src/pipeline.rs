@@ -349,6 +349,8 @@ struct Isolate {
     memory: Option<Inside>,
     /// Heap committed, and anonymous memory of the process, when the JS thread last answered.
     then: Option<(f64, f64)>,
+    /// Whether every major GC is seen, also of a loop that does not return.
+    sees_majors: bool,
     wait: Option<Wait>,
     routes: Routes,
 }
@@ -526,10 +528,18 @@ impl Pipeline {
                 turned: None,
                 memory: None,
                 then: None,
+                sees_majors: false,
                 wait: None,
                 routes: Routes::default(),
             },
         );
+    }
+
+    /// Whether every major GC of an isolate is seen.
+    pub fn set_sees_majors(&mut self, id: IsolateId, sees_majors: bool) {
+        if let Some(isolate) = self.isolates.get_mut(&id) {
+            isolate.sees_majors = sees_majors;
+        }
     }
 
     /// An isolate has gone, with its history.
@@ -778,20 +788,14 @@ impl Pipeline {
 
     /// The first limit that is near, and the isolate whose heap it is.
     fn nearest_end(&self, now: Millis) -> Option<(Option<IsolateId>, NearLimit)> {
-        let process = &self.last_process;
-        let memory =
-            [process.cgroup_limit_bytes, process.mem_total_bytes].into_iter().flatten().min();
         for (id, isolate) in &self.isolates {
-            let Some(limit) = isolate.heap_limit else { continue };
-            let limit = near_end::old_space_bytes(limit, &self.node, memory);
+            let Some(limit) = self.old_space_bytes(isolate) else { continue };
             let silent_ms = now.0.saturating_sub(isolate.heartbeat.0);
             let live = isolate.tracked.get(&SeriesId::LiveHeap).map(|tracked| &tracked.series);
-            let collected =
-                live.and_then(Series::last).is_some_and(|(at, _)| at > isolate.heartbeat);
             let seen = live.and_then(|live| near_end::heap(live, limit, isolate.turned?, now));
             let near = seen.or_else(|| {
-                // Where major GCs are seen, they know better.
-                let (total, anon) = isolate.then.filter(|_| !collected)?;
+                // Where major GCs are seen, they know better: V8 makes one before it gives up.
+                let (total, anon) = isolate.then.filter(|_| !isolate.sees_majors)?;
                 (silent_ms >= 2 * self.config.interval_ms)
                     .then(|| near_end::blocked_heap(total, anon, &self.anon, limit, now))?
             });
@@ -806,6 +810,18 @@ impl Pipeline {
             .next()
             .map_or(0, |isolate| now.0.saturating_sub(isolate.heartbeat.0));
         Some((None, NearLimit { silent_ms, ..near }))
+    }
+
+    /// From which live heap on the next major GC of an isolate may be its last, bytes; `None` where its limit is not known.
+    pub fn last_words_from(&self, id: IsolateId) -> Option<f64> {
+        Some(near_end::HALF_GONE * self.old_space_bytes(self.isolates.get(&id)?)?)
+    }
+
+    fn old_space_bytes(&self, isolate: &Isolate) -> Option<f64> {
+        let process = &self.last_process;
+        let memory =
+            [process.cgroup_limit_bytes, process.mem_total_bytes].into_iter().flatten().min();
+        Some(near_end::old_space_bytes(isolate.heap_limit?, &self.node, memory))
     }
 
     /// Judges everything that is due and says what is to be done.

@@ -3,6 +3,7 @@
 //! A JS thread that does not answer never stops it. It names no Node type: waking is a trait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use crate::finding::Identity;
 use crate::finding::{listener_json, settings_json, traffic_json};
 use crate::flight::{self, Flight, IsolateTick};
 use crate::hook::Hook;
+use crate::last_words::LastWords;
 use crate::mailbox::{Event, EventKind, JobWay, Mailbox, ProfileOrder, SnapshotJob, work};
 use crate::metric::SeriesId;
 use crate::page;
@@ -123,14 +125,15 @@ enum Reading {
     },
     Listeners(Vec<ListenerCount>),
     Routes(RouteCounts),
-    LiveHeap(LiveHeapReading),
+    /// With the end of a channel that its isolate waits at until this reading has been looked at.
+    LiveHeap(LiveHeapReading, Option<Sender<Infallible>>),
     /// The same as JavaScript saw it; of use only where V8's own callback is not.
     ScriptLiveHeap(LiveHeapReading),
     LiveHeapFailed,
 }
 
 enum Command {
-    Attach(IsolateId, Box<Attach>),
+    Attach(IsolateId, Box<Attach>, Arc<LastWords>),
     Epilogue(IsolateId, Epilogue),
     Configure(Box<Config>),
     Snapshot { isolate: IsolateId, number: Option<u32>, reason: String },
@@ -276,11 +279,12 @@ impl Shared {
     }
 }
 
-/// One isolate's hold on the running guard. Every call returns at once.
+/// One isolate's hold on the running guard. Every call returns at once, but [`Handle::live_heap`] near the end.
 #[derive(Clone)]
 pub struct Handle {
     isolate: IsolateId,
     shared: Arc<Shared>,
+    last_words: Arc<LastWords>,
 }
 
 /// The guard of this process, and how many isolates are under it.
@@ -298,7 +302,9 @@ pub fn attach(attach: Attach) -> Handle {
         (start(attach.config.clone(), attach.identity.clone(), offset, hook, analyst), 0)
     });
     *count += 1;
-    let handle = Handle { isolate, shared: Arc::clone(shared) };
+    let last_words = Arc::new(LastWords::default());
+    let handle =
+        Handle { isolate, shared: Arc::clone(shared), last_words: Arc::clone(&last_words) };
     let door = Door { mailbox: Arc::clone(&attach.mailbox), wake: Arc::clone(&attach.wake) };
     let mut doors = shared.doors.lock();
     // With the doors held: a thread that fails just now finds this one, or is seen to have failed.
@@ -309,7 +315,7 @@ pub fn attach(attach: Attach) -> Handle {
     drop(doors);
     // Under the lock, as in `detach`: the thread ends when it has no isolate left, and must not read that
     // the last one has gone before it reads that this one has come.
-    handle.command(Command::Attach(isolate, Box::new(attach)));
+    handle.command(Command::Attach(isolate, Box::new(attach), last_words));
     drop(running);
     handle
 }
@@ -382,9 +388,19 @@ impl Handle {
         self.send(Reading::Routes(counts));
     }
 
-    /// A major GC has ended. Called inside the GC: it must only queue.
+    /// A major GC has ended. Called inside the GC: it only queues, unless V8 may give up right after this one.
     pub fn live_heap(&self, reading: LiveHeapReading) {
-        self.send(Reading::LiveHeap(reading));
+        // V8 collects before it writes a snapshot in a forked child, where nobody listens.
+        if std::process::id() != self.shared.identity.pid {
+            return;
+        }
+        let Some(patience) = self.last_words.patience(reading.bytes) else {
+            return self.send(Reading::LiveHeap(reading, None));
+        };
+        let (looked_at, look) = bounded(0);
+        self.send(Reading::LiveHeap(reading, Some(looked_at)));
+        // Nothing comes: the other end is dropped, with the native thread too if that is no more.
+        let _ = look.recv_timeout(patience);
     }
 
     /// A major GC has ended, as JavaScript forced or observed it.
@@ -573,6 +589,7 @@ struct Guarded {
     /// A reading under way: when it was asked for, and the CPU the process had used then.
     asked: Option<(Millis, Option<u64>)>,
     checked_limits: bool,
+    last_words: Arc<LastWords>,
 }
 
 impl Guarded {
@@ -863,9 +880,10 @@ impl Sampler {
     /// Returns true if an isolate has gone.
     fn command(&mut self, command: Command) -> bool {
         match command {
-            Command::Attach(id, attach) => self.attach(id, *attach),
+            Command::Attach(id, attach, last_words) => self.attach(id, *attach, last_words),
             Command::Epilogue(id, epilogue) => {
                 if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
+                    self.pipeline.set_sees_majors(id, epilogue == Epilogue::On);
                     guarded.epilogue = epilogue;
                     let way = guarded.way();
                     self.pipeline.set_way(id, way);
@@ -956,7 +974,7 @@ impl Sampler {
         totals
     }
 
-    fn attach(&mut self, id: IsolateId, attach: Attach) {
+    fn attach(&mut self, id: IsolateId, attach: Attach, last_words: Arc<LastWords>) {
         let now = self.now();
         let way = best_way(attach.ways, &Epilogue::Off("not yet known"));
         self.pipeline.attach(id, way, now);
@@ -983,6 +1001,7 @@ impl Sampler {
                 lost: 0,
                 asked: None,
                 checked_limits: false,
+                last_words,
             },
         );
         if self.isolates.guarded.len() == 1 && self.cost.ticks == 0 {
@@ -1093,10 +1112,10 @@ impl Sampler {
                     .get(&id)
                     .is_some_and(|guarded| guarded.epilogue == Epilogue::On);
                 if !seen {
-                    self.reading(id, at, Reading::LiveHeap(reading));
+                    self.reading(id, at, Reading::LiveHeap(reading, None));
                 }
             }
-            Reading::LiveHeap(reading) => {
+            Reading::LiveHeap(reading, looked_at) => {
                 let cost_ms = self.reading_cost(id, at);
                 self.pipeline.on_live_heap(id, at, reading, cost_ms);
                 let tid = self.isolates.guarded.get(&id).map_or(0, |guarded| guarded.tid);
@@ -1116,6 +1135,8 @@ impl Sampler {
                     ),
                 );
                 self.look_for_the_end();
+                self.expect_last_words();
+                drop(looked_at);
                 if let Some(guarded) = self.isolates.guarded.get_mut(&id) {
                     guarded.lost_in_a_row = 0;
                     // Buffers are judged by what is left after a GC too.
@@ -1131,6 +1152,14 @@ impl Sampler {
                     self.pipeline.set_way(id, way);
                 }
             }
+        }
+    }
+
+    /// Says from which live heap on isolates wait inside their major GCs.
+    fn expect_last_words(&self) {
+        for (id, guarded) in &self.isolates.guarded {
+            let from_bytes = self.pipeline.last_words_from(*id);
+            guarded.last_words.expect(from_bytes, self.config.max_gc_pause_ms);
         }
     }
 
@@ -1212,6 +1241,7 @@ impl Sampler {
             let around = self.surroundings(isolate);
             self.collector.snapshot_of(now, finding, isolate, &around, &self.isolates);
         }
+        self.expect_last_words();
         self.record(now, &sample);
         self.ask(now);
         self.publish();

@@ -6,6 +6,7 @@
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const path = require('node:path');
+const { execFileSync, spawn } = require('node:child_process');
 const { describe, test } = require('node:test');
 const { act, directory, heard, readRun, runFiles, start } = require('./ending.js');
 const { container, files } = require('./program.js');
@@ -87,6 +88,33 @@ describe('near the end', { concurrency: 2 }, () => {
     });
   }
 
+  test('V8 does not give up before a native thread that hardly gets a core has said so', async (t) => {
+    if (process.platform !== 'linux') {
+      t.skip('threads have no priority of their own here');
+      return;
+    }
+    const dir = directory(t);
+    const { app, ready } = await start(dir, {
+      node: '/usr/bin/taskset',
+      execArgv: ['--cpu-list', '0', process.execPath, ...SMALL_HEAP],
+      // Waited for as long as a reading may stop the loop.
+      env: { LEAKGUARD_MAX_GC_PAUSE: '20s' },
+    });
+    const tasks = `/proc/${app.child.pid}/task`;
+    const native = fs
+      .readdirSync(tasks)
+      .find((tid) => fs.readFileSync(`${tasks}/${tid}/comm`, 'utf8') === 'leakguard\n');
+    execFileSync('chrt', ['--idle', '--pid', '0', String(native)]);
+    const other = spawn('taskset', ['--cpu-list', '0', process.execPath, '-e', 'for (;;);']);
+    t.after(() => other.kill('SIGKILL'));
+    act(app, 'runaway');
+    await app.exit;
+    const [finding] = findings(dir);
+    assertNearHeapLimit(finding);
+    const { readings } = readRun(ready.recorder.path);
+    assert.ok(readings.some((one) => one.what.live_bytes === finding.nearLimit.usedBytes));
+  });
+
   test('an app that leaks to the limit says so while it still answers', async (t) => {
     const dir = directory(t);
     const run = await start(dir, { execArgv: SMALL_HEAP });
@@ -133,7 +161,7 @@ describe('near the end', { concurrency: 2 }, () => {
         LEAKGUARD_CONFIRM: '10',
         LEAKGUARD_GROWTH_RATE: '4MB/min',
         LEAKGUARD_GC_SHARE: '20%',
-        LEAKGUARD_MAX_GC_PAUSE: '1s',
+        LEAKGUARD_MAX_GC_PAUSE: '20s',
         LEAKGUARD_INTERVAL: '100ms',
       },
     });
