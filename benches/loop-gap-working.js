@@ -7,6 +7,9 @@
 
 const loopGap = require('./loop-gap.js');
 
+/** @type {import('./loop-gap.js').App} */
+const WORKING = { kind: 'working', words: ', app that works', perSecond: 60, collected: true };
+
 module.exports = {
   name: 'loop-gap-working',
   title: 'Reading the live heap of an app that works: how long the event loop stops',
@@ -17,5 +20,5 @@ module.exports = {
   perNode: true,
   seconds: loopGap.seconds,
   /** @param {{ node: string, quick: boolean }} options */
-  measure: (options) => loopGap.measureApp({ ...options, work: true }),
+  measure: (options) => loopGap.measureApp(options, WORKING),
 };

@@ -2,8 +2,9 @@
 
 /**
  * How long a live-heap reading stops the event loop, on a heap of 200 MB of small objects: the longest loop gap of
- * spans of 5 s with one reading, alternating with spans without. A forced `gc()` stands beside it. Of two apps: one whose requests do
- * next to nothing, where a reading stands out most, and one (loop-gap-working.js) that works and that V8 collects by itself.
+ * spans of 5 s with one reading, alternating with spans without. A forced `gc()` stands beside it. Of three apps: one
+ * whose requests do next to nothing, where a reading stands out most, and two that V8 collects by itself, since they
+ * allocate (loop-gap-allocating.js) or work (loop-gap-working.js).
  */
 
 const { bootstrap, mean, median, quantile } = require('./support/statistics.js');
@@ -14,8 +15,6 @@ const HEAP_MB = 200;
 const SPAN_MS = 5000;
 /** After each span: a tick of the guard, so that its figures are in. */
 const REST_MS = 1200;
-const REQUESTS_PER_SECOND = 200;
-const WORKING_PER_SECOND = 60;
 /**
  * Spans after the last reading of a block that count as neither: some 12 s after a major GC, V8's memory reducer
  * makes another by itself if the app allocates.
@@ -35,14 +34,27 @@ const SETTINGS = {
   LEAKGUARD_LOG: 'silent',
 };
 
-/** @param {{ node: string, quick: boolean, work?: boolean }} options */
-async function measure({ node, quick, work = false }) {
+/**
+ * The apps. `words` go into the name of the requirement; `collected`: V8 collects them by itself, and they
+ * have no other spans than those in which it does so now and then.
+ *
+ * @typedef {{ kind: string, words: string, perSecond: number, collected: boolean }} App
+ */
+
+/** @type {App} */
+const LIGHT = { kind: 'light', words: '', perSecond: 200, collected: false };
+
+/**
+ * @param {{ node: string, quick: boolean }} options
+ * @param {App} [of]
+ */
+async function measure({ node, quick }, of = LIGHT) {
+  const { kind, words, perSecond, collected } = of;
   const blocks = quick ? 1 : 5;
   const perBlock = quick ? 3 : 4;
   const wanted = blocks * perBlock;
   const forced = quick ? 1 : 5;
-  const perSecond = work ? WORKING_PER_SECOND : REQUESTS_PER_SECOND;
-  const settings = { guard: ROOT, heapMb: HEAP_MB, restMs: REST_MS, work };
+  const settings = { guard: ROOT, heapMb: HEAP_MB, restMs: REST_MS, kind };
   const app = new Child(node, 'heap.js', { settings, env: SETTINGS });
   const load = new Child(node, 'load.js');
   /** @type {any[]} */
@@ -65,8 +77,7 @@ async function measure({ node, quick, work = false }) {
   await Promise.all([app.stop(), load.stop()]);
 
   const read = spans.filter((one) => one.kind === 'reading' && one.readings > 0);
-  // An app that V8 collects by itself has no other spans than those in which it does so now and then.
-  const calm = spans.filter((one) => one.kind === 'none' && (work || one.readings === 0));
+  const calm = spans.filter((one) => one.kind === 'none' && (collected || one.readings === 0));
   const natural = spans.filter((one) => one.kind === 'none' && one.readings > 0);
   const after = spans.filter((one) => one.kind === 'after' && one.readings > 0);
   const stopped = spans.filter((one) => one.kind === 'forced');
@@ -147,7 +158,7 @@ async function measure({ node, quick, work = false }) {
     spans,
     requirements: [
       requirement(
-        `longest loop gap with a reading${work ? ', app that works' : ''}, median, against without`,
+        `longest loop gap with a reading${words}, median, against without`,
         ratio(atMedian),
         '≤ 1.5 x',
         atMedian <= 1.5,
@@ -156,7 +167,7 @@ async function measure({ node, quick, work = false }) {
     ],
     notes: [
       `Way in use: ${state.way}. Heap ${state.heapMb.toFixed(0)} MB, ${perSecond} requests/s.`,
-      work
+      collected
         ? `In ${natural.length} of ${calm.length} spans without a reading V8 made a major GC by itself.`
         : `After ${after.length} of ${blocks} blocks V8 made one more major GC by itself; the guard takes it as a reading.`,
       `Ratio at the median ${ratio(atMedian)} (95 % ${interval(medianInterval, ratio)}), at the 90th percentile ${ratio(atP90)} (${interval(p90Interval, ratio)}); a reading costs ${ms(mean(cpu(read)) - mean(cpu(calm)))} of CPU, helper threads counted (the guard reckons ${ms(mean(read.map((one) => one.guardCpuMs)))}).`,
@@ -169,7 +180,7 @@ module.exports = {
   name: 'loop-gap',
   title: 'Reading the live heap: how long the event loop stops',
   method: [
-    `A process with ${HEAP_MB} MB of small objects, light allocation and ${REQUESTS_PER_SECOND} requests/s watches its loop with a 2 ms timer; spans of 5 s with one reading of the guard alternate with spans without, in blocks of four.`,
+    `A process with ${HEAP_MB} MB of small objects, light allocation and ${LIGHT.perSecond} requests/s watches its loop with a 2 ms timer; spans of 5 s with one reading of the guard alternate with spans without, in blocks of four.`,
     'Longest gap of each span, as seen and less the time in which the thread was ready and no core was free; the spans without a reading, split in two, are the A/A control.',
   ],
   perNode: true,

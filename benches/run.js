@@ -19,6 +19,7 @@ const { renderBench, renderReadme, replaceBlock } = require('./support/report.js
 /** In the order of the report. Another measurement is its own file and a row here. */
 const MEASUREMENTS = [
   require('./loop-gap.js'),
+  require('./loop-gap-allocating.js'),
   require('./loop-gap-working.js'),
   require('./idle.js'),
   require('./express-cpu.js'),

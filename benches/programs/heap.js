@@ -2,15 +2,16 @@
 
 /**
  * An app with a large heap of small objects, which watches its own event loop: a timer every 2 ms, and how much later
- * than that it ran. Its requests do next to nothing, or, with `work`, what those of a usual app do: a document is parsed,
- * searched, written as JSON and kept for a session. A span is told beforehand whether the guard may read the live heap in it.
+ * than that it ran. By its kind its requests do next to nothing (`light`), or what those of a usual app do (`working`): a
+ * document is parsed, searched, written as JSON and kept for a session; or the timer itself allocates, and keeps that for
+ * two seconds (`allocating`). A span is told beforehand whether the guard may read the live heap in it.
  */
 
 const fs = require('node:fs');
 const v8 = require('node:v8');
 const { answer, settings } = require('./answer.js');
 
-const { guard: guardPath, heapMb, restMs, work } = settings();
+const { guard: guardPath, heapMb, restMs, kind: app } = settings();
 const guard = require(guardPath);
 const { listen } = require('./shop.js');
 
@@ -20,6 +21,9 @@ const TICK_MS = 2;
 /** Rows of a document: 60 KB of text. */
 const DOCUMENT_ROWS = 900;
 const SESSIONS = 300;
+/** What an allocating app makes every 2 ms, and how many of these it keeps. */
+const SLICE = 400;
+const SLICES = 1000;
 /** Gaps from this on are looked at twice; below it nothing is long. */
 const LOOKED_AT_MS = 1;
 
@@ -66,10 +70,19 @@ setInterval(() => {
   }
   last = now;
   waited = wait;
-  for (let i = 0; i < 200; i++) hold[i % 1000].tmp = { i };
+  if (app === 'allocating') allocate();
+  else for (let i = 0; i < 200; i++) hold[i % 1000].tmp = { i };
 }, TICK_MS);
 
-const listening = listen(work ? session() : undefined);
+const listening = listen(app === 'working' ? session() : undefined);
+
+let slice = 0;
+/** Small objects with a string each, 13 MB a second: old by the time they die, so that V8 collects by itself. */
+function allocate() {
+  const kept = [];
+  for (let i = 0; i < SLICE; i++) kept.push({ i, u: `r${i}` });
+  hold[slice++ % SLICES].tmp = kept;
+}
 
 /**
  * A request of a usual app: it parses a document of 60 KB, takes from it what is asked for, in order, writes that as JSON, and keeps
