@@ -112,7 +112,11 @@ describe('near the end', { concurrency: 2 }, () => {
     const [finding] = findings(dir);
     assertNearHeapLimit(finding);
     const { readings } = readRun(ready.recorder.path);
-    assert.ok(readings.some((one) => one.what.live_bytes === finding.nearLimit.usedBytes));
+    assert.ok(
+      readings.some(
+        (/** @type {any} */ one) => one.what.live_bytes === finding.nearLimit.usedBytes,
+      ),
+    );
   });
 
   test('an app that leaks to the limit says so while it still answers', async (t) => {
