@@ -1733,4 +1733,48 @@ mod tests {
         }
         assert!(shared.stopped.lock().is_empty());
     }
+
+    #[test]
+    fn a_major_gc_that_may_be_the_last_waits_until_it_was_looked_at() {
+        let (readings, readings_in) = bounded(4);
+        let identity = Identity { pid: std::process::id(), ..Identity::default() };
+        let mut child = identity.clone();
+        child.pid += 1;
+        let handle = |identity| Handle {
+            isolate: IsolateId(0),
+            shared: Arc::new(Shared::new(
+                identity,
+                &Config::default(),
+                readings.clone(),
+                bounded(1).0,
+            )),
+            last_words: Arc::new(LastWords::default()),
+        };
+        let reading = LiveHeapReading { bytes: 60e6, pause_ms: 1.0 };
+        let forked = handle(child);
+        forked.live_heap(reading);
+        assert!(readings_in.is_empty(), "nobody listens in a forked child");
+
+        let app = handle(identity);
+        app.live_heap(reading);
+        assert_eq!(readings_in.len(), 1, "no limit is known yet: it is only queued");
+        app.last_words.expect(Some(50e6), 60_000);
+        let looked_at = Arc::new(AtomicU64::new(0));
+        let native = std::thread::spawn({
+            let (looked_at, readings_in) = (Arc::clone(&looked_at), readings_in.clone());
+            move || {
+                for (_, _, reading) in readings_in.iter().take(2) {
+                    looked_at.fetch_add(1, Ordering::Relaxed);
+                    drop(reading);
+                }
+            }
+        });
+        app.live_heap(reading);
+        assert_eq!(looked_at.load(Ordering::Relaxed), 2);
+        native.join().unwrap();
+
+        drop(readings_in);
+        app.live_heap(LiveHeapReading { bytes: 70e6, ..reading });
+        assert_eq!(app.shared.lost_readings.load(Ordering::Relaxed), 1);
+    }
 }
