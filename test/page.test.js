@@ -317,6 +317,19 @@ async function mounted(port, page) {
   assert.equal((await get(port, '/', late)).body, 'the app');
 }
 
+/**
+ * A file that was listed. What was being written then may have its own name by now.
+ *
+ * @param {string} file
+ */
+function readWritten(file) {
+  try {
+    return fs.readFileSync(file);
+  } catch {
+    return fs.readFileSync(file.replace(/(\.json)\..*\.part$/, '$1'));
+  }
+}
+
 test('the JSON has the fields of docs/STATUS-PAGE.md and no others, and bounded series', async (t) => {
   const env = { ...QUICK_SETTINGS, LEAKGUARD_TOKEN: TOKEN, LEAKGUARD_HOOK: 'true sesame' };
   const app = await startApp(APP, { args: ['http', 'leak'], env });
@@ -378,13 +391,12 @@ test('the JSON has the fields of docs/STATUS-PAGE.md and no others, and bounded 
   const status = await app.message((message) => message.status, DEADLINE_MS, 'a status');
   assert.ok(!JSON.stringify(status).includes(TOKEN));
   assert.ok(!(app.stderr + app.stdout).includes(TOKEN));
-  // What is being written is gone, under its own name, before it can be read.
-  const files = fs.readdirSync(app.dir).filter((name) => !/\.heapsnapshot|\.part$/.test(name));
+  const files = fs.readdirSync(app.dir).filter((name) => !name.includes('.heapsnapshot'));
   assert.ok(
     files.some((name) => name.endsWith('.rec')) && files.some((name) => name.endsWith('.json')),
   );
   for (const file of files) {
-    assert.ok(!fs.readFileSync(path.join(app.dir, file)).includes(TOKEN), file);
+    assert.ok(!readWritten(path.join(app.dir, file)).includes(TOKEN), file);
   }
 
   app.child.send({ ask: 'stop' });
