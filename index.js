@@ -382,7 +382,7 @@ class Leakguard extends EventEmitter {
   }
 
   /**
-   * V8's helper threads mark first: why, and how long, is at `HEAD_START` in src/readings.rs.
+   * V8's helper threads mark first: why, and how long, is at `HEAD_START_REST` in src/readings.rs.
    *
    * @param {any} native
    */

@@ -120,22 +120,21 @@ pub const EXTERNAL_PUSH_BYTES: i64 = 65 * 1_048_576;
 /// Heap from which on V8's markers get a head start, bytes. On a smaller one a lost race costs no more than the rests.
 const HEAD_START_FROM_BYTES: f64 = 32.0 * 1_048_576.0;
 
-/// The head start: how long the JS thread rests right after it started a major GC, then after each of so many turns of
-/// the loop.
+/// The head start: how long the JS thread rests after each of so many turns of the loop, from the turn in which it
+/// started a major GC on.
 ///
 /// V8 ends incremental marking as soon as a step of the JS thread finds its worklists empty
 /// (`IncrementalMarking::ShouldFinalize`, src/heap/incremental-marking.cc), and what its concurrent markers have taken for
 /// themselves does not count. In the first 10 to 25 ms, when only the small part of the heap next to the roots is known,
 /// a marker that waits for a core may hold the one object below which the rest lies; the rest is then marked in the stop.
-/// With 2 cores and 200 MB that was 8 readings of 25, each a stop of 130 to 200 ms; with these rests none of 25, and the
-/// longest gap 13 ms. Rests of 1.5 ms in 20 turns did as well; one of 3 ms at the start alone did not.
-pub const HEAD_START: Duration = Duration::from_millis(3);
-/// See [`HEAD_START`].
-pub const HEAD_START_REST: Duration = Duration::from_millis(2);
-/// See [`HEAD_START`].
-pub const HEAD_START_TURNS: u32 = 8;
+/// With 2 cores and 200 MB that was 8 readings of 25, each a stop of 130 to 200 ms. In the turn of the start a rest adds to
+/// what the start takes, 2 to 6 ms, since V8 wakes its markers then: with one of 3 ms there and 2 ms after each of 8 turns
+/// that turn was the longest gap of the reading. Rests of 0.5 ms do not do: 1 reading of 8 lost the race.
+pub const HEAD_START_REST: Duration = Duration::from_micros(1500);
+/// See [`HEAD_START_REST`].
+pub const HEAD_START_TURNS: u32 = 14;
 
-/// Whether a reading of so large a heap begins with a [`HEAD_START`] for V8's concurrent markers.
+/// Whether a reading of so large a heap begins with a head start ([`HEAD_START_REST`]) for V8's concurrent markers.
 pub fn wants_head_start(heap_bytes: f64) -> bool {
     heap_bytes >= HEAD_START_FROM_BYTES
 }

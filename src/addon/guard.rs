@@ -20,7 +20,7 @@ use crate::page::Question;
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
 use crate::readings::{
-    EXTERNAL_PUSH_BYTES, HEAD_START, HEAD_START_REST, HEAD_START_TURNS, external_room_bytes,
+    EXTERNAL_PUSH_BYTES, HEAD_START_REST, HEAD_START_TURNS, external_room_bytes,
 };
 use crate::report::html;
 use crate::routes::RouteCounts;
@@ -433,7 +433,6 @@ impl Guard {
         }
         if bits & work::HEAD_START != 0 {
             self.local.borrow_mut().rests_left = HEAD_START_TURNS;
-            thread::sleep(HEAD_START);
         }
         bits & !(work::START_BY_EXTERNAL | work::START_BY_PRESSURE)
     }
