@@ -134,6 +134,10 @@ pub const HEAD_START_REST: Duration = Duration::from_micros(1500);
 /// See [`HEAD_START_REST`].
 pub const HEAD_START_TURNS: u32 = 14;
 
+/// How long after a reading began V8's own major GCs get the same head start: V8's memory reducer makes one some 12 s
+/// after ours if the app hardly allocates (src/heap/memory-reducer.cc), which is our doing then.
+pub const HEAD_START_FOLLOWS: Duration = Duration::from_secs(20);
+
 /// Whether a reading of so large a heap begins with a head start ([`HEAD_START_REST`]) for V8's concurrent markers.
 pub fn wants_head_start(heap_bytes: f64) -> bool {
     heap_bytes >= HEAD_START_FROM_BYTES

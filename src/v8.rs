@@ -26,6 +26,10 @@ const MODERATE: c_int = 1;
 /// `v8::GCType::kGCTypeMarkSweepCompact` (v8-callbacks.h, unchanged since V8 9).
 const MARK_SWEEP_COMPACT: c_int = 4;
 
+/// `v8::GCType::kGCTypeIncrementalMarking`: its epilogue is called when incremental marking has begun and V8's
+/// concurrent markers have their job (`IncrementalMarking::StartMarkingMajor`, src/heap/incremental-marking.cc).
+const INCREMENTAL_MARKING: c_int = 8;
+
 /// Words of `v8::HeapStatistics` are 14 to 15 in Node 18 to 26; room for what later versions may add.
 const STATISTICS_WORDS: usize = 64;
 
@@ -125,6 +129,7 @@ struct Observer {
     began: Cell<Option<Instant>>,
     get_heap_statistics: GetHeapStatistics,
     on_major: Box<dyn Fn(LiveHeapReading)>,
+    on_marking: Box<dyn Fn()>,
 }
 
 /// This isolate's GC, as far as the running binary lets one reach it. Lives on the JS thread.
@@ -152,14 +157,15 @@ impl Gc {
         Some(Gc { isolate, observer: None, not_send: PhantomData })
     }
 
-    /// Calls `on_major` at the end of every major GC, on this thread, inside the GC: it must not touch
-    /// JavaScript, and be quick. `heap_size_limit` is what public API says of this isolate; the private
+    /// Calls `on_major` at the end of every major GC and `on_marking` when the marking of one has begun, on this
+    /// thread, inside V8: neither may touch JavaScript, and both be quick. `heap_size_limit` is what public API says of this isolate; the private
     /// layout of `HeapStatistics` is used only if it says the same.
     pub fn observe(
         &mut self,
         heap_size_limit: f64,
         used_heap_size: f64,
         on_major: Box<dyn Fn(LiveHeapReading)>,
+        on_marking: Box<dyn Fn()>,
     ) -> Epilogue {
         let Some(callbacks) = symbols().and_then(|symbols| symbols.callbacks) else {
             return Epilogue::Off("V8's GC callbacks were not found in this binary");
@@ -178,13 +184,15 @@ impl Gc {
             began: Cell::new(None),
             get_heap_statistics: callbacks.get_heap_statistics,
             on_major,
+            on_marking,
         });
         let address = std::ptr::from_ref::<Observer>(&observer).cast_mut().cast();
         // SAFETY: the isolate is current on this thread. The address stays valid until `drop` has removed
         // both callbacks: the box is owned by self, and V8 calls back on this thread only.
         unsafe {
             (callbacks.add_prologue)(self.isolate.as_ptr(), prologue, address, MARK_SWEEP_COMPACT);
-            (callbacks.add_epilogue)(self.isolate.as_ptr(), epilogue, address, MARK_SWEEP_COMPACT);
+            let ends = MARK_SWEEP_COMPACT | INCREMENTAL_MARKING;
+            (callbacks.add_epilogue)(self.isolate.as_ptr(), epilogue, address, ends);
         }
         self.observer = Some((observer, callbacks));
         Epilogue::On
@@ -239,10 +247,13 @@ unsafe extern "C" fn prologue(_: *mut Isolate, _: c_int, _: c_int, address: *mut
     observer.began.set(Some(Instant::now()));
 }
 
-/// Runs when a major GC has ended: dead objects are no longer counted as used.
-unsafe extern "C" fn epilogue(isolate: *mut Isolate, _: c_int, _: c_int, address: *mut c_void) {
+/// Runs when marking has begun, and when a major GC has ended: dead objects are no longer counted as used.
+unsafe extern "C" fn epilogue(isolate: *mut Isolate, of: c_int, _: c_int, address: *mut c_void) {
     // SAFETY: as in `prologue`.
     let observer = unsafe { &*address.cast::<Observer>() };
+    if of == INCREMENTAL_MARKING {
+        return (observer.on_marking)();
+    }
     let pause_ms =
         observer.began.take().map_or(0.0, |began| began.elapsed().as_secs_f64() * 1000.0);
     let words = statistics(observer.get_heap_statistics, isolate);

@@ -143,6 +143,50 @@ for (const [megabytes, name] of /** @type {[number, string][]} */ ([
   });
 }
 
+/**
+ * An app whose buffers come and go, so that V8 begins major GCs by itself; from then on no more readings are asked for.
+ *
+ * @param {string} first what is waited for before, of `liveHeap`
+ * @param {string} last what is waited for after it
+ */
+const following = (first, last) =>
+  counting(60).replace(
+    /\(async[\s\S]*$/,
+    `(async () => {
+      const liveHeap = () => leakguard.status().liveHeap;
+      const seen = await until(() => (${first}) && liveHeap());
+      leakguard.start({ gcShare: '0.01%' });
+      const before = turns;
+      const buffers = [];
+      const swinging = setInterval(() => {
+        if (buffers.push(Buffer.alloc(20e6, 1)) === 8) buffers.length = 0;
+      }, 50);
+      await until(() => ${last});
+      clearInterval(alive);
+      clearInterval(swinging);
+      process.stdout.write(JSON.stringify({ way: seen.way, before, turns: turns - before }));
+    })();`,
+  );
+
+test("V8's own major GCs after a reading get a head start too", async (t) => {
+  // One reading may still have begun when they were asked for no more.
+  const source = following('liveHeap()?.readings >= 2', 'turns >= before + 14 * 4');
+  const { report } = await ask(t, source, { env: SOON });
+  assert.equal(report.way, 'external');
+  assert.ok(report.turns >= 14 * 4);
+});
+
+test('and none where no reading came before', async (t) => {
+  const source = following(
+    "liveHeap()?.way === 'natural'",
+    'liveHeap().readings >= seen.readings + 3',
+  );
+  const { report } = await ask(t, source, {
+    env: { ...SOON, LEAKGUARD_WITHOUT: 'gc,external,pressure' },
+  });
+  assert.deepEqual(report, { way: 'natural', before: 0, turns: 0 });
+});
+
 /** An app that holds external memory of its own, and a small heap. @param {number} megabytes */
 const holding = (megabytes) =>
   READS.replace(

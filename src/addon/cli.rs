@@ -51,7 +51,12 @@ fn runtime(process: CliProcess) -> Runtime {
     // Whether it would work is all that is asked; the callbacks go when `gc` is dropped.
     let epilogue =
         gc.as_mut().map_or(Epilogue::Off("V8's symbols were not found in this binary"), |gc| {
-            gc.observe(process.heap_size_limit, process.used_heap_size, Box::new(|_| {}))
+            gc.observe(
+                process.heap_size_limit,
+                process.used_heap_size,
+                Box::new(|_| {}),
+                Box::new(|| {}),
+            )
         });
     Runtime {
         node: process.node,

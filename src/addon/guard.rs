@@ -1,11 +1,12 @@
 //! The guard of one environment (main thread or worker) as a JavaScript class. Every method is called on
 //! that environment's JS thread; none throws but the constructor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use napi::bindgen_prelude::{Env, Float64Array, Function, Result, Status};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -20,7 +21,7 @@ use crate::page::Question;
 use crate::probe::uv::Loop;
 use crate::profile::Answer;
 use crate::readings::{
-    EXTERNAL_PUSH_BYTES, HEAD_START_REST, HEAD_START_TURNS, external_room_bytes,
+    EXTERNAL_PUSH_BYTES, HEAD_START_FOLLOWS, HEAD_START_REST, HEAD_START_TURNS, external_room_bytes,
 };
 use crate::report::html;
 use crate::routes::RouteCounts;
@@ -322,12 +323,40 @@ impl Local {
     }
 }
 
+/// V8's own major GCs that follow a reading, which get the head start of a reading too. Of the JS thread.
+#[derive(Default)]
+struct Followers {
+    pid: u32,
+    /// While a reading starts its own.
+    starting: Cell<bool>,
+    until: Cell<Option<Instant>>,
+}
+
+impl Followers {
+    /// Starts a major GC of ours.
+    fn start<T>(&self, head_start: bool, start: impl FnOnce() -> T) -> T {
+        self.starting.set(true);
+        let started = start();
+        self.starting.set(false);
+        self.until.set(head_start.then(|| Instant::now() + HEAD_START_FOLLOWS));
+        started
+    }
+
+    /// Whether the marking that has just begun is that of a follower. In a forked child nobody listens.
+    fn has_begun(&self) -> bool {
+        !self.starting.get()
+            && self.until.get().is_some_and(|until| Instant::now() < until)
+            && std::process::id() == self.pid
+    }
+}
+
 /// The guard of one environment.
 #[napi]
 pub struct Guard {
     mailbox: Arc<Mailbox>,
     handle: Handle,
     local: Rc<RefCell<Local>>,
+    followers: Rc<Followers>,
     /// External memory that leaves room for ours, bytes.
     external_room: Option<i64>,
     /// Whether memory-pressure notifications may be used.
@@ -363,6 +392,8 @@ impl Guard {
             observe: environment.can_observe_gc,
         };
         let without_epilogue = config.without.epilogue;
+        let wake: Arc<dyn sampler::Wake> = Arc::new(Wake(wake));
+        let followers = Rc::new(Followers { pid: environment.pid, ..Followers::default() });
         let handle = sampler::attach(Attach {
             config,
             identity: Identity {
@@ -379,7 +410,7 @@ impl Guard {
             },
             utc_offset_seconds: environment.utc_offset_seconds,
             mailbox: Arc::clone(&mailbox),
-            wake: Arc::new(Wake(wake)),
+            wake: Arc::clone(&wake),
             ways,
             variables: environment
                 .variables
@@ -397,6 +428,16 @@ impl Guard {
                     environment.heap_size_limit,
                     environment.used_heap_size,
                     Box::new(move |reading| handle.live_heap(reading)),
+                    Box::new({
+                        let (followers, mailbox) = (Rc::clone(&followers), Arc::clone(&mailbox));
+                        move || {
+                            if followers.has_begun() {
+                                mailbox.request(work::HEAD_START);
+                                wake.wake();
+                                thread::sleep(HEAD_START_REST);
+                            }
+                        }
+                    }),
                 )
             }
         };
@@ -418,20 +459,23 @@ impl Guard {
             }
             local.borrow_mut().end();
         })?;
-        Ok(Guard { mailbox, handle, local, external_room, pressure: ways.pressure })
+        Ok(Guard { mailbox, handle, local, followers, external_room, pressure: ways.pressure })
     }
 
     /// Takes the requests of the native thread: bits of lib/work.js. What is native is done here.
     #[napi]
     pub fn take_work(&self, env: Env) -> u32 {
         let bits = self.mailbox.take();
+        let head_start = bits & work::HEAD_START != 0;
         if bits & work::START_BY_EXTERNAL != 0 {
-            self.start_by_external(&env);
+            self.followers.start(head_start, || self.start_by_external(&env));
         }
-        if bits & work::START_BY_PRESSURE != 0 && !self.start_by_pressure() {
+        if bits & work::START_BY_PRESSURE != 0
+            && !self.followers.start(head_start, || self.start_by_pressure())
+        {
             self.handle.live_heap_failed();
         }
-        if bits & work::HEAD_START != 0 {
+        if head_start {
             self.local.borrow_mut().rests_left = HEAD_START_TURNS;
         }
         bits & !(work::START_BY_EXTERNAL | work::START_BY_PRESSURE)
