@@ -158,8 +158,8 @@ impl Gc {
     }
 
     /// Calls `on_major` at the end of every major GC and `on_marking` when the marking of one has begun, on this
-    /// thread, inside V8: neither may touch JavaScript, and both be quick. `heap_size_limit` is what public API says of this isolate; the private
-    /// layout of `HeapStatistics` is used only if it says the same.
+    /// thread, inside V8: neither may touch JavaScript, and both must be quick. `heap_size_limit` is what public
+    /// API says of this isolate; the private layout of `HeapStatistics` is used only if it says the same.
     pub fn observe(
         &mut self,
         heap_size_limit: f64,
