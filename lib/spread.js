@@ -12,6 +12,7 @@
  * just after a GC, and never sooner than the second one after it was taken.
  */
 
+const { random } = require('./chance');
 const { siteAbove, className } = require('./site');
 
 /** Samples taken in one span before they are made half as frequent. */
@@ -70,18 +71,6 @@ let stride = 1;
 let taken = 0;
 let spanBegan = 0;
 let rounds = 0;
-
-/** State of a xorshift generator: the app's Math.random may be seeded, and must not see ours. */
-let state = (Number(process.hrtime.bigint() & 0x7fffffffn) | 1) >>> 0;
-
-/** @returns {number} above 0, below 1 */
-function random() {
-  state ^= state << 13;
-  state ^= state >>> 17;
-  state ^= state << 5;
-  state >>>= 0;
-  return (state + 0.5) / 2 ** 32;
-}
 
 /** @returns {number} adds to pass over until the next sample: geometric, so that no rhythm of the app evades it */
 function gap() {
