@@ -1353,11 +1353,10 @@ impl Sampler {
     fn ask(&mut self, now: Millis) {
         let shortest = self.config.window_ms.min(crate::detect::COUNT_WINDOW_MS) / 8;
         let listener_pace = LISTENER_PACE_MS.min(shortest).max(self.config.interval_ms);
-        let timer_floor = (shortest / 2).clamp(self.config.interval_ms, 10_000);
         for (id, guarded) in &mut self.isolates.guarded {
             let mut bits = work::HEAP;
             if now >= guarded.next_timers {
-                let pace = guarded.timer_pace_ms.clamp(timer_floor, SLOWEST_PACE_MS);
+                let pace = timer_pace_ms(guarded.timer_pace_ms, shortest, self.config.interval_ms);
                 guarded.next_timers = Millis(now.0 + pace);
                 bits |= work::TIMERS;
             }
@@ -1523,6 +1522,13 @@ pub fn limits_warning(heap: f64, container: u64) -> Option<String> {
 /// The `--max-old-space-size` that fits a container of so many bytes, MB.
 pub fn fitting_old_space_mb(container: u64) -> u64 {
     (container as f64 * HEAP_SHARE_OF_CONTAINER / 1_048_576.0) as u64
+}
+
+/// Milliseconds until timers are counted again: by what it costs, several times in each window, and never more often than
+/// there are ticks, which may be rarer than [`SLOWEST_PACE_MS`].
+fn timer_pace_ms(by_cost: u64, eighth_of_window: u64, interval: u64) -> u64 {
+    let most_often = (eighth_of_window / 2).min(10_000);
+    by_cost.clamp(most_often, SLOWEST_PACE_MS).max(interval)
 }
 
 /// How the live heap will be known, with the reason in words.
@@ -1732,6 +1738,22 @@ mod tests {
             assert_eq!(bell.0.load(Ordering::Relaxed), 1);
         }
         assert!(shared.stopped.lock().is_empty());
+    }
+
+    #[test]
+    fn timers_are_counted_at_any_accepted_interval() {
+        for (by_cost, eighth, interval, expected) in [
+            (0, 75_000, 1_000, 10_000),
+            (30_000, 75_000, 1_000, 30_000),
+            (u64::MAX, 75_000, 1_000, 60_000),
+            (0, 4_000, 1_000, 2_000),
+            (0, 4_000, 100, 2_000),
+            (0, 75_000, 60_000, 60_000),
+            (u64::MAX, 75_000, 3_600_000, 3_600_000),
+            (0, 0, 3_600_000, 3_600_000),
+        ] {
+            assert_eq!(timer_pace_ms(by_cost, eighth, interval), expected);
+        }
     }
 
     #[test]

@@ -379,3 +379,38 @@ test('a guard whose native thread is no more says so, and leaves nothing behind 
   const left = { unwrapped: true, ready: true, up: '0', refused: report.message, heard: 1 };
   assert.deepEqual(report.left, left);
 });
+
+test('every setting is taken at both of its bounds, and the guard runs', async (t) => {
+  const page = fs.readFileSync(path.join(__dirname, '..', 'docs', 'SETTINGS.md'), 'utf8');
+  const bound = /^## `(LEAKGUARD_\w+)`.*?^- Accepted: .*?(\d[\w.%]*) to (\d[\w.%]*)/gms;
+  const sections = page.split(/(?=^## `)/m).flatMap((section) => [...section.matchAll(bound)]);
+  assert.ok(sections.length >= 9, `${sections.length} settings with bounds`);
+  const ends = [1, 2].map((end) =>
+    Object.fromEntries(sections.map((one) => [one[1], one[end + 1]])),
+  );
+  const each = ends.flatMap((end) =>
+    Object.entries(end).map(([name, value]) => ({ [name]: value })),
+  );
+  // Nothing but those: what belongs together by default may not with one of them.
+  const unset = { LEAKGUARD_WINDOW: undefined, LEAKGUARD_WARMUP: undefined };
+  const source = `
+    const leakguard = require(process.env.GUARD);
+    until(() => leakguard.status().state === 'failed' || leakguard.status().cost.ticks > 0).then(() => {
+      const { state, failure } = leakguard.status();
+      process.stdout.write(JSON.stringify({ state, failure }));
+      process.exit(0);
+    });`;
+  for (const settings of [...each, ...ends]) {
+    const env = {
+      LEAKGUARD_INTERVAL: undefined,
+      LEAKGUARD_CONFIRM: undefined,
+      ...unset,
+      ...settings,
+    };
+    const { report, stderr } = await ask(t, source, { env });
+    const words = `${JSON.stringify(settings)}: ${JSON.stringify(report)} ${stderr}`;
+    assert.ok(['warm-up', 'armed'].includes(report.state), words);
+    assert.equal(report.failure, null, words);
+    assert.doesNotMatch(stderr, /LEAKGUARD_OPTION|panicked/, words);
+  }
+});
