@@ -2,7 +2,7 @@
 
 /**
  * Where a listener is added and on what: the nearest frame of the app, and the class of an emitter. It takes a stack
- * each time it is asked (8 to 18 us): how often is the caller's business.
+ * each time it is asked (8 to 18 us, 100 us inside Express): how often is the caller's business.
  */
 
 const { fileURLToPath } = require('node:url');
