@@ -22,10 +22,9 @@ const started = [];
  * one that is left behind would keep this process waiting for it.
  *
  * @param {import('node:test').TestContext} t
- * @param {string} [parent]
  */
-function directory(t, parent = os.tmpdir()) {
-  const dir = fs.mkdtempSync(path.join(parent, 'leakguard-runs-'));
+function directory(t) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'leakguard-runs-'));
   t.after(() => {
     for (const one of started) if (one.dir.startsWith(dir)) one.app.child.kill('SIGKILL');
     fs.rmSync(dir, { recursive: true, force: true });

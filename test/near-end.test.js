@@ -13,8 +13,6 @@ const { container, files } = require('./program.js');
 
 const MB = 1024 * 1024;
 const SMALL_HEAP = ['--max-old-space-size=64'];
-/** A directory that is on no disk, where there is one. */
-const IN_MEMORY = ['/dev/shm'].find((directory) => fs.existsSync(directory));
 const [MAJOR] = process.versions.node.split('.').map(Number);
 
 /** @param {string} dir @returns {any[]} */
@@ -45,13 +43,13 @@ function assertNearHeapLimit(finding) {
   assert.ok(Math.abs(series[0].lastValue - nearLimit.usedBytes) < 1024, sentence);
 }
 
-// By itself and on no disk: a thread that hardly gets a core may hold, such as in a disk's journal, what others wait for.
+// By itself: a thread that hardly gets a core may hold what others wait for.
 test('V8 does not give up before a native thread that hardly gets a core has said so', async (t) => {
   if (!fs.existsSync('/usr/bin/taskset')) {
     t.skip('taskset is not installed (Debian: util-linux)');
     return;
   }
-  const dir = directory(t, IN_MEMORY);
+  const dir = directory(t);
   const { app, ready } = await start(dir, {
     node: '/usr/bin/taskset',
     execArgv: ['--cpu-list', '0', process.execPath, ...SMALL_HEAP],
