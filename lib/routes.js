@@ -35,10 +35,10 @@ const MAX_MOUNTS = 8;
 const MAX_LAYERS = 4096;
 const MAX_DEPTH = 16;
 
-/** Requests looked at in a second on average; of more, one in several, which stands for those passed over. */
+/** Requests looked at in a second at most; of more, one in several, which stands for those passed over. */
 const LOOKS_PER_SECOND = 1000;
 
-/** Looks until the next pace after which every other request is passed over: a burst is no slower than this. */
+/** Looks between two paces after which half as many are made: a burst comes before the pace that it asks for. */
 const MOST_LOOKS = 4096;
 
 /** Milliseconds over which the pace is taken, at least. */
@@ -182,7 +182,7 @@ function pace() {
   const elapsed = now - pacedAt;
   if (elapsed < PACE_MS) return;
   const perSecond = ((ended - pacedEnded) / elapsed) * 1000;
-  stride = Math.max(1, Math.round(perSecond / LOOKS_PER_SECOND));
+  stride = Math.max(1, Math.ceil(perSecond / LOOKS_PER_SECOND));
   looks = 0;
   pacedAt = now;
   pacedEnded = ended;
