@@ -7,16 +7,12 @@
  */
 
 const { EventEmitter } = require('node:events');
-const { isBuiltin } = require('node:module');
 const path = require('node:path');
 const { setImmediate } = require('node:timers');
-const v8 = require('node:v8');
-const { isMainThread, threadId } = require('node:worker_threads');
 
 const gc = require('./lib/gc');
 const listeners = require('./lib/listeners');
 const { load } = require('./lib/load');
-const { unguarded } = require('./lib/metrics');
 const { fromEnvironment, fromOptions } = require('./lib/options');
 const { appPackage } = require('./lib/app');
 const probes = require('./lib/probes');
@@ -51,13 +47,35 @@ function words(error) {
  */
 function canStartNode() {
   if (process.versions.electron !== undefined) return false;
-  if (isBuiltin('node:sea') && require('node:sea').isSea()) return false;
+  if (isSea()) return false;
   return /** @type {any} */ (process).permission?.has('child') ?? true;
 }
 
-/** @returns {any} what the native guard is told of this environment */
-function environment() {
-  const heap = v8.getHeapStatistics();
+function isSea() {
+  try {
+    return require('node:sea').isSea();
+  } catch {
+    // Node before 20.12 has none.
+    return false;
+  }
+}
+
+/**
+ * Asked natively, since the module that says so is large. No worker runs on the thread that the process began with.
+ *
+ * @param {any} binding the native library
+ * @returns {number} `threadId` of this environment; 0: the main thread
+ */
+function threadOf(binding) {
+  return binding.onMainThread() ? 0 : require('node:worker_threads').threadId;
+}
+
+/**
+ * @param {any} binding the native library
+ * @param {number} threadId
+ * @returns {any} what the native guard is told of this environment
+ */
+function environment(binding, threadId) {
   const app = appPackage();
   return {
     pid: process.pid,
@@ -71,8 +89,7 @@ function environment() {
     leakguard: version,
     utcOffsetSeconds: -60 * new Date().getTimezoneOffset(),
     uptimeSeconds: process.uptime(),
-    heapSizeLimit: heap.heap_size_limit,
-    usedHeapSize: heap.used_heap_size,
+    heapSizeLimit: probes.heapSizeLimit(binding),
     execPath: process.execPath,
     cli: canStartNode() ? path.join(__dirname, 'bin', 'leakguard.js') : undefined,
     variables: { ...process.env },
@@ -84,6 +101,8 @@ function environment() {
 class Leakguard extends EventEmitter {
   /** @type {any} */
   #binding = null;
+  /** 0: the main thread. */
+  #threadId = 0;
   /** @type {any} */
   #native = null;
   /** @type {import('./lib/options').GivenSetting[]} */
@@ -132,6 +151,7 @@ class Leakguard extends EventEmitter {
         return;
       }
       this.#binding = binding;
+      this.#threadId = threadOf(binding);
     }
     // Later options go over earlier ones, so that `start({ window })` twice keeps both.
     const names = new Set(options.map((option) => option.name));
@@ -139,7 +159,7 @@ class Leakguard extends EventEmitter {
     const given = [...fromEnvironment(), ...this.#options];
     const settings = this.#binding.resolve(given);
     // What is wrong with the settings is said once, not by every worker.
-    if (isMainThread)
+    if (this.#threadId === 0)
       for (const { code, message } of settings.warnings) this.#warnOnce(code, message);
     this.#enabled = settings.enabled;
     const token = settings.enabled ? settings.tokenSha256 : null;
@@ -149,7 +169,11 @@ class Leakguard extends EventEmitter {
       return;
     }
     if (this.#native === null) {
-      this.#native = new this.#binding.Guard(given, environment(), () => this.#onWake());
+      this.#native = new this.#binding.Guard(
+        given,
+        environment(this.#binding, this.#threadId),
+        () => this.#onWake(),
+      );
       this.#problem = null;
     } else {
       this.#native.configure(given);
@@ -232,7 +256,9 @@ class Leakguard extends EventEmitter {
     } catch (error) {
       this.#problem = words(error);
     }
-    return unguarded(this.#problem ?? `the guard is ${this.#enabled ? 'stopped' : 'off'}`);
+    return require('./lib/metrics').unguarded(
+      this.#problem ?? `the guard is ${this.#enabled ? 'stopped' : 'off'}`,
+    );
   }
 
   /**
@@ -424,7 +450,12 @@ class Leakguard extends EventEmitter {
       takeSnapshot(native);
       return;
     }
-    this.#tell('snapshotStart', { schema: 1, pid: process.pid, tid: threadId, predictedPauseMs });
+    this.#tell('snapshotStart', {
+      schema: 1,
+      pid: process.pid,
+      tid: this.#threadId,
+      predictedPauseMs,
+    });
     setImmediate(() => {
       this.#safely(() => {
         if (this.#native === native) takeSnapshot(native);
@@ -486,7 +517,7 @@ class Leakguard extends EventEmitter {
     if (this.#signal !== null) process.removeListener(this.#signal.name, this.#signal.handler);
     this.#signal = null;
     // Signals reach the main thread only.
-    if (name === null || !isMainThread) return;
+    if (name === null || this.#threadId !== 0) return;
     const handler = () => {
       this.#native?.requestSnapshot(0, `signal ${name}`);
     };

@@ -25,14 +25,12 @@ process.stderr.on('error', () => {});
 /** What the guard of an app would be told of this process; `leakguard doctor` judges it. */
 function environment() {
   const { signals } = require('node:os').constants;
-  const { heap_size_limit, used_heap_size } = require('node:v8').getHeapStatistics();
   return {
     node: process.version,
     v8: process.versions.v8,
     platform: `${process.platform}-${process.arch}`,
     leakguard: require('../package.json').version,
-    heapSizeLimit: heap_size_limit,
-    usedHeapSize: used_heap_size,
+    heapSizeLimit: require('../lib/probes').heapSizeLimit(binding),
     settings,
     canForceGc: true,
     canObserveGc: true,

@@ -6,7 +6,7 @@
  * reading: it costs tens of microseconds at every scavenge.
  */
 
-const v8 = require('node:v8');
+const clock = require('./clock');
 
 /** `perf_hooks.constants.NODE_PERFORMANCE_GC_MAJOR` */
 const MAJOR = 4;
@@ -28,6 +28,7 @@ function obtainGc() {
     // An app started with --expose-gc has it in every context, and keeps it.
     let found = runInNewContext(script);
     if (found === null) {
+      const v8 = require('node:v8');
       v8.setFlagsFromString('--expose-gc');
       found = runInNewContext(script);
       // Otherwise every context that the app makes from now on would have a global `gc`.
@@ -48,10 +49,10 @@ function forceGc(native) {
     native.liveHeapFailed();
     return;
   }
-  const began = performance.now();
+  const began = clock.now();
   gc();
-  const pause = performance.now() - began;
-  native.recordLiveHeap(v8.getHeapStatistics().used_heap_size, pause);
+  const pause = clock.now() - began;
+  native.recordLiveHeap(process.memoryUsage().heapUsed, pause);
 }
 
 /** @type {{ observer: import('node:perf_hooks').PerformanceObserver, since: number } | null} */
@@ -67,7 +68,7 @@ function observeMajor(native) {
         const { detail } = /** @type {{ detail?: unknown }} */ (/** @type {unknown} */ (entry));
         if (/** @type {{ kind: number }} */ (detail).kind !== MAJOR) continue;
         stopObserving();
-        native.recordLiveHeap(v8.getHeapStatistics().used_heap_size, entry.duration);
+        native.recordLiveHeap(process.memoryUsage().heapUsed, entry.duration);
         return;
       }
     } catch {
@@ -75,12 +76,12 @@ function observeMajor(native) {
     }
   });
   observer.observe({ entryTypes: ['gc'] });
-  watching = { observer, since: performance.now() };
+  watching = { observer, since: clock.now() };
 }
 
 /** Switches an observer off that has waited too long. */
 function expireObserver() {
-  if (watching !== null && performance.now() - watching.since > GIVE_UP_MS) stopObserving();
+  if (watching !== null && clock.now() - watching.since > GIVE_UP_MS) stopObserving();
 }
 
 function stopObserving() {

@@ -9,6 +9,7 @@
  */
 
 const crypto = require('node:crypto');
+const clock = require('./clock');
 
 /** Where it answers when it is mounted without a path. */
 const DEFAULT_PATH = '/leakguard';
@@ -183,7 +184,7 @@ class PageServer {
   #ask(spanMs, isolate) {
     const native = this.#around.native();
     const key = `${spanMs} ${isolate}`;
-    const now = performance.now();
+    const now = clock.now();
     let waiting = this.#waiting.get(key);
     if (waiting !== undefined && now - waiting.askedAt < ANSWER_WITHIN_MS) return waiting.answer;
     if (waiting === undefined) {

@@ -1,11 +1,30 @@
 'use strict';
 
 /**
- * What only the JS thread can read, in the fewest calls: heap statistics, buffers, event-loop utilization,
- * timers. Called a few times a second at most; it judges nothing and keeps no history.
+ * What only the JS thread can read, in the fewest calls: the heap, buffers, timers. Called a few times a second at
+ * most; it judges nothing and keeps no history. What the native guard reads by itself is left to it: the modules of
+ * public API for that are large, and loaded only where they are needed.
  */
 
-const v8 = require('node:v8');
+const clock = require('./clock');
+
+const { memoryUsage } = process;
+
+/** @type {unknown} the native guard that was asked what it reads by itself */
+let asked = null;
+let readsLimit = false;
+let readsLargeObjects = false;
+let readsUtilization = false;
+
+/** @param {any} native the native guard */
+function ask(native) {
+  if (asked === native) return;
+  asked = native;
+  const { limit, largeObjects, utilization } = native.reads();
+  readsLimit = typeof limit === 'number';
+  readsLargeObjects = typeof largeObjects === 'number';
+  readsUtilization = utilization;
+}
 
 /** @type {ReturnType<typeof performance.eventLoopUtilization> | undefined} */
 let lastUtilization;
@@ -23,10 +42,24 @@ function utilization() {
 /** @returns {number} bytes in the spaces of objects that are too large for a page */
 function largeObjects() {
   let bytes = 0;
-  for (const space of v8.getHeapSpaceStatistics()) {
+  for (const space of require('node:v8').getHeapSpaceStatistics()) {
     if (space.space_name.includes('large_object')) bytes += space.space_used_size;
   }
   return bytes;
+}
+
+/**
+ * `heap_size_limit` of this isolate, bytes.
+ *
+ * @param {any} binding the native library
+ * @returns {number}
+ */
+function heapSizeLimit(binding) {
+  return binding.heapSizeLimit(memoryUsage) ?? publicLimit();
+}
+
+function publicLimit() {
+  return require('node:v8').getHeapStatistics().heap_size_limit;
 }
 
 /**
@@ -34,27 +67,28 @@ function largeObjects() {
  * @param {boolean} afterGc whether a major GC has just ended
  */
 function readHeap(native, afterGc) {
-  const heap = v8.getHeapStatistics();
+  ask(native);
+  const memory = memoryUsage();
   native.record({
-    used: heap.used_heap_size,
-    total: heap.total_heap_size,
-    limit: heap.heap_size_limit,
-    external: heap.external_memory,
-    arrayBuffers: process.memoryUsage().arrayBuffers,
-    utilization: afterGc ? undefined : utilization(),
-    largeObjects: afterGc ? largeObjects() : undefined,
+    used: memory.heapUsed,
+    total: memory.heapTotal,
+    external: memory.external,
+    arrayBuffers: memory.arrayBuffers,
+    limit: readsLimit ? undefined : publicLimit(),
+    utilization: afterGc || readsUtilization ? undefined : utilization(),
+    largeObjects: afterGc && !readsLargeObjects ? largeObjects() : undefined,
     afterGc,
   });
 }
 
 /** @param {any} native the native guard */
 function countTimers(native) {
-  const began = performance.now();
+  const began = clock.now();
   let timers = 0;
   for (const resource of process.getActiveResourcesInfo()) {
     if (resource === 'Timeout') timers++;
   }
-  native.recordTimers(timers, (performance.now() - began) * 1000);
+  native.recordTimers(timers, (clock.now() - began) * 1000);
 }
 
-module.exports = { readHeap, countTimers };
+module.exports = { heapSizeLimit, readHeap, countTimers };

@@ -13,6 +13,7 @@
  */
 
 const path = require('node:path');
+const clock = require('./clock');
 
 /** Longest text of a reading, characters. */
 const MAX_TEXT = 4 * 1024 * 1024;
@@ -65,10 +66,10 @@ const REPLACED = 'the app or another tool ended this profile, or began one of it
 function doOrders(native) {
   for (let order = native.takeProfileOrder(); order !== null; order = native.takeProfileOrder()) {
     const [run, what, interval, atLimit] = order;
-    const began = performance.now();
+    const began = clock.now();
     try {
       const text = obey(what, interval, atLimit);
-      native.profileAnswer(run, what, text, performance.now() - began);
+      native.profileAnswer(run, what, text, clock.now() - began);
     } catch (error) {
       const code = error instanceof Refusal ? error.code : 'failed';
       const message = error instanceof Error ? error.message : String(error);

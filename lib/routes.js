@@ -15,6 +15,7 @@
 
 const diagnostics = require('node:diagnostics_channel');
 const { random } = require('./chance');
+const clock = require('./clock');
 
 const START = 'http.server.request.start';
 const FINISH = 'http.server.response.finish';
@@ -178,7 +179,7 @@ function draw() {
 
 /** Brings the number of looks to what the traffic of the last seconds asks for. */
 function pace() {
-  const now = performance.now();
+  const now = clock.now();
   const elapsed = now - pacedAt;
   if (elapsed < PACE_MS) return;
   const perSecond = ((ended - pacedEnded) / elapsed) * 1000;
@@ -436,14 +437,14 @@ function rowNamed(name) {
 
 /** @param {string} text */
 function clip(text) {
-  return text.length <= MAX_NAME ? text : `${text.slice(0, MAX_NAME - 1)}…`;
+  return text.length <= MAX_NAME ? text : `${text.slice(0, MAX_NAME - 1)}\u2026`;
 }
 
 /** Begins to count. */
 function install() {
   if (installed) return;
   installed = true;
-  pacedAt = performance.now();
+  pacedAt = clock.now();
   pacedEnded = ended;
   diagnostics.subscribe(START, onStart);
   diagnostics.subscribe(FINISH, onFinish);

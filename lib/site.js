@@ -33,21 +33,37 @@ function siteAbove(below) {
     Error.prepareStackTrace = prepareStackTrace;
   }
   if (!Array.isArray(frames)) return null;
-  let fallback = null;
+  let fallback;
   for (const frame of frames) {
-    const name = frame.getFileName() ?? frame.getEvalOrigin?.();
-    if (typeof name !== 'string' || name.startsWith('node:')) continue;
-    if (name.startsWith(__dirname)) continue;
-    const site = {
-      function: frame.getFunctionName() ?? frame.getMethodName() ?? '',
-      file: name.startsWith('file://') ? fileURLToPath(name) : name,
-      line: frame.getLineNumber() ?? 0,
-      column: frame.getColumnNumber() ?? 0,
-    };
-    if (!/[\\/]node_modules[\\/]/.test(site.file)) return site;
-    fallback ??= site;
+    const name = fileOf(frame);
+    if (name === undefined || name.startsWith('node:') || name.startsWith(__dirname)) continue;
+    if (!/[\\/]node_modules[\\/]/.test(name)) return siteOf(frame, name);
+    fallback ??= frame;
   }
-  return fallback;
+  return fallback === undefined ? null : siteOf(fallback, fileOf(fallback) ?? '');
+}
+
+/** @param {NodeJS.CallSite} frame */
+function fileOf(frame) {
+  const name = frame.getFileName() ?? frame.getEvalOrigin?.();
+  return typeof name === 'string' ? name : undefined;
+}
+
+/**
+ * Line and column are asked of the one frame that is told: V8 keeps a table of the lines of every script that it was
+ * ever asked of.
+ *
+ * @param {NodeJS.CallSite} frame
+ * @param {string} name of its file
+ * @returns {Site}
+ */
+function siteOf(frame, name) {
+  return {
+    function: frame.getFunctionName() ?? frame.getMethodName() ?? '',
+    file: name.startsWith('file://') ? fileURLToPath(name) : name,
+    line: frame.getLineNumber() ?? 0,
+    column: frame.getColumnNumber() ?? 0,
+  };
 }
 
 /** @param {object} emitter */

@@ -8,7 +8,7 @@
  */
 
 const fs = require('node:fs');
-const v8 = require('node:v8');
+const clock = require('./clock');
 const { obtainGc } = require('./gc');
 
 /** @param {any} native the native guard */
@@ -25,14 +25,15 @@ function takeSnapshot(native) {
  * @param {{ id: number, path: string }} job
  */
 function write(native, { id, path }) {
-  const began = performance.now();
+  const v8 = require('node:v8');
+  const began = clock.now();
   let problem;
   try {
     v8.writeHeapSnapshot(path);
   } catch (error) {
     problem = String(error instanceof Error ? error.message : error);
   }
-  native.snapshotWritten(id, performance.now() - began, problem);
+  native.snapshotWritten(id, clock.now() - began, problem);
 }
 
 /**
@@ -41,6 +42,7 @@ function write(native, { id, path }) {
  */
 function forkSnapshot(native, path) {
   // Loaded before the fork: the child should do nothing but what it is there for.
+  const v8 = require('node:v8');
   const { report } = process;
   native.forkSnapshot(function writeInChild() {
     // A child that runs out of memory is no crash of the app: no report of it.

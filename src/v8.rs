@@ -12,10 +12,11 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::sample::LiveHeapReading;
@@ -33,14 +34,31 @@ const INCREMENTAL_MARKING: c_int = 8;
 /// Words of `v8::HeapStatistics` are 14 to 15 in Node 18 to 26; room for what later versions may add.
 const STATISTICS_WORDS: usize = 64;
 
-/// `HeapStatistics::used_heap_size_` and `::heap_size_limit_` (v8-statistics.h).
+/// Fields of `v8::HeapStatistics`, in words (v8-statistics.h).
+const TOTAL_HEAP_SIZE: usize = 0;
 const USED_HEAP_SIZE: usize = 4;
 const HEAP_SIZE_LIMIT: usize = 5;
+const EXTERNAL_MEMORY: usize = 7;
+
+/// Words of `v8::HeapSpaceStatistics` are 5; room as above.
+const SPACE_WORDS: usize = 16;
+
+/// Fields of `v8::HeapSpaceStatistics`, in words: a terminated string, and bytes.
+const SPACE_NAME: usize = 0;
+const SPACE_USED_SIZE: usize = 2;
+
+/// What the names of the spaces of large objects have in common (`BaseSpace::GetSpaceName`, src/heap/base-space.cc).
+const LARGE_OBJECTS: &str = "large_object";
+
+/// Readings made to compare with public API: a GC may fall between the two.
+const CHECKS: usize = 3;
 
 type Isolate = c_void;
 type GetCurrent = unsafe extern "C" fn() -> *mut Isolate;
 type MemoryPressureNotification = unsafe extern "C" fn(*mut Isolate, c_int);
 type GetHeapStatistics = unsafe extern "C" fn(*mut Isolate, *mut usize);
+type NumberOfHeapSpaces = unsafe extern "C" fn(*mut Isolate) -> usize;
+type GetHeapSpaceStatistics = unsafe extern "C" fn(*mut Isolate, *mut usize, usize) -> bool;
 type GcCallback = unsafe extern "C" fn(*mut Isolate, c_int, c_int, *mut c_void);
 type AddGcCallback = unsafe extern "C" fn(*mut Isolate, GcCallback, *mut c_void, c_int);
 type RemoveGcCallback = unsafe extern "C" fn(*mut Isolate, GcCallback, *mut c_void);
@@ -49,12 +67,18 @@ type RemoveGcCallback = unsafe extern "C" fn(*mut Isolate, GcCallback, *mut c_vo
 struct Symbols {
     get_current: GetCurrent,
     memory_pressure: Option<MemoryPressureNotification>,
+    get_heap_statistics: Option<GetHeapStatistics>,
+    spaces: Option<Spaces>,
     callbacks: Option<Callbacks>,
+}
+
+struct Spaces {
+    number: NumberOfHeapSpaces,
+    statistics: GetHeapSpaceStatistics,
 }
 
 #[derive(Clone, Copy)]
 struct Callbacks {
-    get_heap_statistics: GetHeapStatistics,
     add_prologue: AddGcCallback,
     remove_prologue: RemoveGcCallback,
     add_epilogue: AddGcCallback,
@@ -92,6 +116,10 @@ fn symbols() -> Option<&'static Symbols> {
                     memory_pressure: find(
                         c"_ZN2v87Isolate26MemoryPressureNotificationENS_19MemoryPressureLevelE",
                     ),
+                    get_heap_statistics: find(
+                        c"_ZN2v87Isolate17GetHeapStatisticsEPNS_14HeapStatisticsE",
+                    ),
+                    spaces: spaces(),
                     callbacks: callbacks(),
                 })
             }
@@ -101,13 +129,24 @@ fn symbols() -> Option<&'static Symbols> {
 
 /// # Safety
 /// None beyond that of [`find`]: the types are those of v8-isolate.h.
+unsafe fn spaces() -> Option<Spaces> {
+    // SAFETY: as in `symbols`.
+    unsafe {
+        Some(Spaces {
+            number: find(c"_ZN2v87Isolate18NumberOfHeapSpacesEv")?,
+            statistics: find(
+                c"_ZN2v87Isolate22GetHeapSpaceStatisticsEPNS_19HeapSpaceStatisticsEm",
+            )?,
+        })
+    }
+}
+
+/// # Safety
+/// None beyond that of [`find`]: the types are those of v8-isolate.h.
 unsafe fn callbacks() -> Option<Callbacks> {
     // SAFETY: as in `symbols`.
     unsafe {
         Some(Callbacks {
-            get_heap_statistics: find(
-                c"_ZN2v87Isolate17GetHeapStatisticsEPNS_14HeapStatisticsE",
-            )?,
             add_prologue: find(
                 c"_ZN2v87Isolate21AddGCPrologueCallbackEPFvPS0_NS_6GCTypeENS_15GCCallbackFlagsEPvES4_S2_",
             )?,
@@ -157,13 +196,69 @@ impl Gc {
         Some(Gc { isolate, observer: None, not_send: PhantomData })
     }
 
+    /// Whether V8's own statistics can be read here: the functions are there, and what they write says the same as
+    /// public API. `usage` asks that; the layouts belong to the binary, so one isolate's answer is for all.
+    pub fn check_statistics(&self, mut usage: impl FnMut() -> Option<MemoryUsage>) -> bool {
+        static CHECKED: OnceLock<()> = OnceLock::new();
+        CHECKED.get_or_init(|| {
+            let Some(get) = symbols().and_then(|symbols| symbols.get_heap_statistics) else {
+                return;
+            };
+            let same = (0..CHECKS).any(|_| {
+                let before = statistics(get, self.isolate.as_ptr());
+                let said = usage();
+                let after = statistics(get, self.isolate.as_ptr());
+                said.is_some_and(|said| said.is_between(&before, &after))
+            });
+            STATISTICS_CHECKED.store(same, Ordering::Release);
+        });
+        STATISTICS_CHECKED.load(Ordering::Acquire)
+    }
+
+    /// `heap_size_limit` of `v8.getHeapStatistics()`, bytes; `None` unless [`Gc::check_statistics`] has said yes.
+    pub fn heap_size_limit(&self) -> Option<f64> {
+        let words = statistics(checked_statistics()?, self.isolate.as_ptr());
+        Some(words[HEAP_SIZE_LIMIT] as f64)
+    }
+
+    /// Bytes used in the spaces of large objects, as `v8.getHeapSpaceStatistics()` has them; `None` unless
+    /// [`Gc::check_statistics`] has said yes, and the spaces together hold what the heap as a whole does.
+    pub fn large_object_bytes(&self) -> Option<f64> {
+        let spaces = symbols()?.spaces.as_ref()?;
+        let isolate = self.isolate.as_ptr();
+        let whole = statistics(checked_statistics()?, isolate)[USED_HEAP_SIZE];
+        // SAFETY: the isolate is current on this thread; the method takes nothing.
+        let number = unsafe { (spaces.number)(isolate) };
+        let spaces: Vec<_> = (0..number)
+            .map(|at| {
+                let mut words = [0usize; SPACE_WORDS];
+                // SAFETY: as in `statistics`: V8 writes its 5 words into the 16 here. False for a space that is
+                // not there, and then it writes nothing.
+                unsafe { (spaces.statistics)(isolate, words.as_mut_ptr(), at) };
+                words
+            })
+            .collect();
+        // Before the first word is taken for a string.
+        if spaces.iter().map(|words| words[SPACE_USED_SIZE]).sum::<usize>() != whole {
+            return None;
+        }
+        let large = spaces.iter().filter(|words| {
+            let name = words[SPACE_NAME] as *const c_char;
+            // SAFETY: V8 names its spaces by terminated strings that live as long as it does; the layout is the
+            // expected one, as the sum above shows.
+            !name.is_null()
+                && unsafe { CStr::from_ptr(name) }
+                    .to_str()
+                    .is_ok_and(|name| name.contains(LARGE_OBJECTS))
+        });
+        Some(large.map(|words| words[SPACE_USED_SIZE]).sum::<usize>() as f64)
+    }
+
     /// Calls `on_major` at the end of every major GC and `on_marking` when the marking of one has begun, on this
-    /// thread, inside V8: neither may touch JavaScript, and both must be quick. `heap_size_limit` is what public
-    /// API says of this isolate; the private layout of `HeapStatistics` is used only if it says the same.
+    /// thread, inside V8: neither may touch JavaScript, and both must be quick. Not unless
+    /// [`Gc::check_statistics`] has said yes.
     pub fn observe(
         &mut self,
-        heap_size_limit: f64,
-        used_heap_size: f64,
         on_major: Box<dyn Fn(LiveHeapReading)>,
         on_marking: Box<dyn Fn()>,
     ) -> Epilogue {
@@ -173,16 +268,12 @@ impl Gc {
         if self.observer.is_some() {
             return Epilogue::On;
         }
-        let words = statistics(callbacks.get_heap_statistics, self.isolate.as_ptr());
-        let (used, limit) = (words[USED_HEAP_SIZE] as f64, words[HEAP_SIZE_LIMIT] as f64);
-        // The limit is the same number in both; what is used has moved a little between the two readings.
-        let near = (used - used_heap_size).abs() <= 0.25 * used_heap_size + 4_194_304.0;
-        if limit != heap_size_limit || !near {
+        let Some(get_heap_statistics) = checked_statistics() else {
             return Epilogue::Off("V8's heap statistics have another layout than expected");
-        }
+        };
         let observer = Box::new(Observer {
             began: Cell::new(None),
-            get_heap_statistics: callbacks.get_heap_statistics,
+            get_heap_statistics,
             on_major,
             on_marking,
         });
@@ -229,6 +320,40 @@ impl Drop for Gc {
             }
         }
     }
+}
+
+/// What `process.memoryUsage()` says, bytes: public API for fields of `v8::HeapStatistics`.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryUsage {
+    /// `heapTotal`
+    pub total: f64,
+    /// `heapUsed`
+    pub used: f64,
+    /// `external`
+    pub external: f64,
+}
+
+impl MemoryUsage {
+    /// Whether each figure lies between those of two readings, one before it and one after, and the limit is one.
+    fn is_between(&self, before: &[usize], after: &[usize]) -> bool {
+        let said = [
+            (TOTAL_HEAP_SIZE, self.total),
+            (USED_HEAP_SIZE, self.used),
+            (EXTERNAL_MEMORY, self.external),
+        ];
+        said.iter().all(|&(word, bytes)| {
+            let (one, other) = (before[word] as f64, after[word] as f64);
+            one.min(other) <= bytes && bytes <= one.max(other)
+        }) && after[HEAP_SIZE_LIMIT] >= after[TOTAL_HEAP_SIZE]
+    }
+}
+
+/// Whether what V8 writes as statistics is laid out as expected.
+static STATISTICS_CHECKED: AtomicBool = AtomicBool::new(false);
+
+fn checked_statistics() -> Option<GetHeapStatistics> {
+    let get = symbols()?.get_heap_statistics?;
+    STATISTICS_CHECKED.load(Ordering::Acquire).then_some(get)
 }
 
 fn statistics(get: GetHeapStatistics, isolate: *mut Isolate) -> [usize; STATISTICS_WORDS] {

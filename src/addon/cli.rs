@@ -21,8 +21,6 @@ pub struct CliProcess {
     pub leakguard: String,
     /// `heap_size_limit` of `v8.getHeapStatistics()`.
     pub heap_size_limit: f64,
-    /// `used_heap_size` of the same.
-    pub used_heap_size: f64,
     /// `LEAKGUARD*` variables.
     pub settings: Vec<GivenSetting>,
     /// Whether `gc()` could be obtained.
@@ -51,12 +49,7 @@ fn runtime(process: CliProcess) -> Runtime {
     // Whether it would work is all that is asked; the callbacks go when `gc` is dropped.
     let epilogue =
         gc.as_mut().map_or(Epilogue::Off("V8's symbols were not found in this binary"), |gc| {
-            gc.observe(
-                process.heap_size_limit,
-                process.used_heap_size,
-                Box::new(|_| {}),
-                Box::new(|| {}),
-            )
+            gc.observe(Box::new(|_| {}), Box::new(|| {}))
         });
     Runtime {
         node: process.node,

@@ -19,6 +19,7 @@ use crate::exposition;
 use crate::mailbox::{JobWay, Mailbox, SnapshotJob, work};
 use crate::page::Question;
 use crate::probe::uv::Loop;
+use crate::probe::{self, ThreadId};
 use crate::profile::Answer;
 use crate::readings::{
     EXTERNAL_PUSH_BYTES, HEAD_START_FOLLOWS, HEAD_START_REST, HEAD_START_TURNS, external_room_bytes,
@@ -27,7 +28,7 @@ use crate::report::html;
 use crate::routes::RouteCounts;
 use crate::sample::{IsolateId, IsolateReading, ListenerCount, LiveHeapReading, Site};
 use crate::sampler::{self, Attach, Handle, Identity, Ways};
-use crate::v8::{Epilogue, Gc};
+use crate::v8::{self, Epilogue, Gc};
 
 /// Wakes the JS thread: weak (it keeps nothing alive), without payload, queue of one.
 type WakeFunction = ThreadsafeFunction<(), (), (), Status, false, true, 1>;
@@ -61,25 +62,67 @@ pub struct Warning {
     pub message: String,
 }
 
-/// What only the JS thread can read, bytes.
+/// What only the JS thread can read, bytes. What may be absent is given where [`Guard::reads`] says that it cannot be
+/// read natively.
 #[napi(object)]
 pub struct HeapFigures {
-    /// `used_heap_size` of `v8.getHeapStatistics()`
+    /// `heapUsed` of `process.memoryUsage()`
     pub used: f64,
-    /// `total_heap_size`
+    /// `heapTotal`
     pub total: f64,
-    /// `heap_size_limit`
-    pub limit: f64,
-    /// `external_memory`
+    /// `external`
     pub external: f64,
-    /// `process.memoryUsage().arrayBuffers`
+    /// `arrayBuffers`
     pub array_buffers: f64,
-    /// Utilization of the event loop since it was last read, 0 to 1; absent the first time and after a GC.
+    /// `heap_size_limit` of `v8.getHeapStatistics()`
+    pub limit: Option<f64>,
+    /// Utilization of the event loop since it was last read, 0 to 1; not the first time, nor after a GC.
     pub utilization: Option<f64>,
-    /// In the spaces of large objects; read after a GC only.
+    /// In the spaces of large objects; after a GC only.
     pub large_objects: Option<f64>,
     /// Whether a major GC has just ended.
     pub after_gc: bool,
+}
+
+/// What the native guard reads of an environment by itself, as it is now, bytes; absent: it cannot.
+#[napi(object)]
+pub struct Reads {
+    /// The heap's limit.
+    pub limit: Option<f64>,
+    /// What the spaces of large objects hold.
+    pub large_objects: Option<f64>,
+    /// Whether it reads the utilization of the event loop.
+    pub utilization: bool,
+}
+
+/// Bytes; fields of `process.memoryUsage()`.
+#[napi(object)]
+pub struct MemoryUsage {
+    /// `heapTotal`
+    pub heap_total: f64,
+    /// `heapUsed`
+    pub heap_used: f64,
+    /// `external`
+    pub external: f64,
+}
+
+/// `heap_size_limit` of `v8.getHeapStatistics()` for this isolate, bytes, or null where V8's own statistics are not as
+/// expected. `memory_usage` is `process.memoryUsage`, with which they are compared.
+#[napi]
+pub fn heap_size_limit(memory_usage: Function<(), MemoryUsage>) -> Option<f64> {
+    let gc = Gc::current()?;
+    gc.check_statistics(|| {
+        let MemoryUsage { heap_total, heap_used, external } = memory_usage.call(()).ok()?;
+        Some(v8::MemoryUsage { total: heap_total, used: heap_used, external })
+    });
+    gc.heap_size_limit()
+}
+
+/// Whether this is the thread that the process began with: no worker runs on that one. False if it is not known.
+#[napi]
+pub fn on_main_thread() -> bool {
+    let ThreadId(thread) = probe::current_thread();
+    thread == std::process::id()
 }
 
 /// What JavaScript knows of its environment.
@@ -109,8 +152,6 @@ pub struct Environment {
     pub uptime_seconds: f64,
     /// `heap_size_limit` of `v8.getHeapStatistics()`.
     pub heap_size_limit: f64,
-    /// `used_heap_size` of the same.
-    pub used_heap_size: f64,
     /// `process.execPath`
     pub exec_path: String,
     /// Path of bin/leakguard.js; absent where this process may not or cannot start node.
@@ -374,7 +415,7 @@ impl Guard {
         environment: Environment,
         wake: Function<(), ()>,
     ) -> Result<Guard> {
-        crate::v8::pin_library();
+        v8::pin_library();
         let (config, _) = crate::config::resolve(&given(settings));
         let wake: WakeFunction = wake
             .build_threadsafe_function::<()>()
@@ -425,8 +466,6 @@ impl Guard {
             (Some(gc), false) => {
                 let handle = handle.clone();
                 gc.observe(
-                    environment.heap_size_limit,
-                    environment.used_heap_size,
                     Box::new(move |reading| handle.live_heap(reading)),
                     Box::new({
                         let (followers, mailbox) = (Rc::clone(&followers), Arc::clone(&mailbox));
@@ -520,10 +559,31 @@ impl Guard {
         Some(vec![event.kind.as_str().into(), event.payload])
     }
 
+    /// What [`Guard::record`] reads by itself.
+    #[napi]
+    pub fn reads(&self) -> Reads {
+        let local = self.local.borrow();
+        let gc = local.gc.as_ref();
+        Reads {
+            limit: gc.and_then(Gc::heap_size_limit),
+            large_objects: gc.and_then(Gc::large_object_bytes),
+            utilization: local.uv.as_ref().is_some_and(Loop::tells_utilization),
+        }
+    }
+
     /// Reports the figures of the heap and the event loop. Handles are counted here.
     #[napi]
     pub fn record(&self, figures: HeapFigures) {
-        let by_type = self.local.borrow().uv.as_ref().map(Loop::handles);
+        let local = self.local.borrow();
+        let (gc, uv) = (local.gc.as_ref(), local.uv.as_ref());
+        let by_type = uv.map(Loop::handles);
+        let limit = figures.limit.or_else(|| gc?.heap_size_limit());
+        let (utilization, large_objects) = if figures.after_gc {
+            (None, figures.large_objects.or_else(|| gc?.large_object_bytes()))
+        } else {
+            (figures.utilization.or_else(|| uv?.utilization()), None)
+        };
+        drop(local);
         let handles = by_type
             .as_ref()
             .map(|by_type| by_type.iter().map(|(_, count)| *count as f64).sum::<f64>());
@@ -531,11 +591,11 @@ impl Guard {
             IsolateReading {
                 heap_used_bytes: Some(figures.used),
                 heap_total_bytes: Some(figures.total),
-                heap_limit_bytes: Some(figures.limit),
+                heap_limit_bytes: limit,
                 external_bytes: Some(figures.external),
                 array_buffers_bytes: Some(figures.array_buffers),
-                loop_utilization: figures.utilization,
-                large_object_bytes: figures.large_objects,
+                loop_utilization: utilization,
+                large_object_bytes: large_objects,
                 handles,
                 timers: None,
                 after_gc: figures.after_gc,

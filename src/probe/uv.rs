@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -23,6 +24,14 @@ struct Symbols {
     is_active: unsafe extern "C" fn(*const c_void) -> c_int,
     get_type: unsafe extern "C" fn(*const c_void) -> c_int,
     type_name: unsafe extern "C" fn(c_int) -> *const c_char,
+    clocks: Option<Clocks>,
+}
+
+/// Both in nanoseconds.
+#[derive(Clone, Copy)]
+struct Clocks {
+    idle_time: unsafe extern "C" fn(*mut c_void) -> u64,
+    hrtime: unsafe extern "C" fn() -> u64,
 }
 
 fn symbols() -> Option<Symbols> {
@@ -35,9 +44,19 @@ fn symbols() -> Option<Symbols> {
                 is_active: find(c"uv_is_active")?,
                 get_type: find(c"uv_handle_get_type")?,
                 type_name: find(c"uv_handle_type_name")?,
+                clocks: clocks(),
             })
         }
     })
+}
+
+/// # Safety
+/// None beyond that of [`find`].
+unsafe fn clocks() -> Option<Clocks> {
+    // SAFETY: the types are those of uv.h, stable since libuv 1.39 (Node 14).
+    unsafe {
+        Some(Clocks { idle_time: find(c"uv_metrics_idle_time")?, hrtime: find(c"uv_hrtime")? })
+    }
 }
 
 /// # Safety
@@ -60,6 +79,8 @@ unsafe fn find<F: Copy>(_name: &CStr) -> Option<F> {
 pub struct Loop {
     uv: NonNull<c_void>,
     symbols: Symbols,
+    /// Idle time and time of the last call of [`Loop::utilization`], nanoseconds.
+    last: Cell<Option<(u64, u64)>>,
 }
 
 impl Loop {
@@ -68,7 +89,25 @@ impl Loop {
     /// # Safety
     /// `uv` must be the loop of the environment of this thread, and outlive the value.
     pub unsafe fn new(uv: *mut c_void) -> Option<Loop> {
-        Some(Loop { uv: NonNull::new(uv)?, symbols: symbols()? })
+        Some(Loop { uv: NonNull::new(uv)?, symbols: symbols()?, last: Cell::default() })
+    }
+
+    /// Whether [`Loop::utilization`] can be had.
+    pub fn tells_utilization(&self) -> bool {
+        self.symbols.clocks.is_some()
+    }
+
+    /// Share of the time since the last call in which the loop was busy, 0 to 1, as
+    /// `performance.eventLoopUtilization()` has it. `None` the first time. Node has libuv measure idle time in all
+    /// its loops (`UV_METRICS_IDLE_TIME`); in one that does not, the share is 1, in Node's function too.
+    pub fn utilization(&self) -> Option<f64> {
+        let clocks = self.symbols.clocks?;
+        // SAFETY: the loop lives and this is its thread (contract of `new`); `uv_hrtime` takes nothing.
+        let (idle, now) = unsafe { ((clocks.idle_time)(self.uv.as_ptr()), (clocks.hrtime)()) };
+        let (idle_before, before) = self.last.replace(Some((idle, now)))?;
+        let elapsed = now.saturating_sub(before);
+        let idle = idle.saturating_sub(idle_before);
+        (elapsed > 0).then(|| (1.0 - idle as f64 / elapsed as f64).clamp(0.0, 1.0))
     }
 
     /// Active handles that can leak, by type, most first. About 0.1 us, and 6 ns a handle.
