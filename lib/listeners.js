@@ -10,6 +10,7 @@
  */
 
 const { EventEmitter } = require('node:events');
+const clock = require('./clock');
 const { siteAbove, className } = require('./site');
 const spread = require('./spread');
 
@@ -67,16 +68,11 @@ function install() {
   if (wraps.length > 0) return;
   const prototype = EventEmitter.prototype;
   const { on, addListener, prependListener } = prototype;
-  const wrappedOn = wrapEmitter(on);
+  const wrappedOn = wrapOn(on);
   wrap(prototype, 'on', on, wrappedOn);
   // In Node the two are one function; whoever compares them must still find them equal.
-  wrap(
-    prototype,
-    'addListener',
-    addListener,
-    addListener === on ? wrappedOn : wrapEmitter(addListener),
-  );
-  wrap(prototype, 'prependListener', prependListener, wrapEmitter(prependListener, true));
+  wrap(prototype, 'addListener', addListener, addListener === on ? wrappedOn : wrapOn(addListener));
+  wrap(prototype, 'prependListener', prependListener, wrapPrepend(prependListener));
   kEvents = eventsSymbol();
   if (kEvents !== undefined) {
     const { addEventListener } = EventTarget.prototype;
@@ -126,10 +122,13 @@ function define(target, method, value) {
 }
 
 /**
+ * What stands in for `on` and `addListener`. It and its neighbour are small and make one function each, of which V8
+ * knows what it calls: it inlines the one that adds as it did without us. Two functions made of the same text, or a
+ * spread where nothing is spread, would cost it that.
+ *
  * @param {Function} original
- * @param {boolean} [first] whether it puts the listener before the others
  */
-function wrapEmitter(original, first = false) {
+function wrapOn(original) {
   /**
    * @this {any}
    * @param {string | symbol} type
@@ -137,24 +136,55 @@ function wrapEmitter(original, first = false) {
    * @param {unknown[]} more for a method that somebody else has put there
    */
   return function on(type, listener, ...more) {
-    const result = original.call(this, type, listener, ...more);
-    if (active) {
-      try {
-        // One listener is the function itself, whose length is its number of parameters.
-        const list = this._events[type];
-        if (typeof list === 'object' && list.length >= FIRST) {
-          const { length } = list;
-          if ((length & (length - 1)) === 0) grown(this, type, length, on, countEmitter);
-        } else if (--untilSample < 0) {
-          const listener = typeof list === 'function' ? list : first ? list[0] : list.at(-1);
-          untilSample = sampled(this, type, listener, inEmitter, on);
-        }
-      } catch {
-        // An emitter that is none (a proxy, a subclass with its own store) is not counted.
-      }
-    }
+    const result =
+      more.length === 0
+        ? original.call(this, type, listener)
+        : original.call(this, type, listener, ...more);
+    if (active) added(this, type, false, on);
     return result;
   };
+}
+
+/** @param {Function} original */
+function wrapPrepend(original) {
+  /**
+   * @this {any}
+   * @param {string | symbol} type
+   * @param {Function} listener
+   * @param {unknown[]} more
+   */
+  return function prependListener(type, listener, ...more) {
+    const result =
+      more.length === 0
+        ? original.call(this, type, listener)
+        : original.call(this, type, listener, ...more);
+    if (active) added(this, type, true, prependListener);
+    return result;
+  };
+}
+
+/**
+ * Looks at a list that has just grown.
+ *
+ * @param {any} emitter
+ * @param {string | symbol} type
+ * @param {boolean} first whether the new listener stands before the others
+ * @param {Function} wrapper frames above it are ours
+ */
+function added(emitter, type, first, wrapper) {
+  try {
+    // One listener is the function itself, whose length is its number of parameters.
+    const list = emitter._events[type];
+    if (typeof list === 'object' && list.length >= FIRST) {
+      const { length } = list;
+      if ((length & (length - 1)) === 0) grown(emitter, type, length, wrapper, countEmitter);
+    } else if (--untilSample < 0) {
+      const listener = typeof list === 'function' ? list : first ? list[0] : list.at(-1);
+      untilSample = sampled(emitter, type, listener, inEmitter, wrapper);
+    }
+  } catch {
+    // An emitter that is none (a proxy, a subclass with its own store) is not counted.
+  }
 }
 
 /** @param {Function} original */
@@ -307,7 +337,7 @@ function forget(entry) {
  * @returns {Site | null}
  */
 function takeSite(below) {
-  const second = Math.floor(performance.now() / 1000);
+  const second = Math.floor(clock.now() / 1000);
   if (second !== stackSecond) {
     stackSecond = second;
     stacks = 0;

@@ -13,13 +13,20 @@
  */
 
 const { random } = require('./chance');
+const clock = require('./clock');
 const { siteAbove, className } = require('./site');
 
-/** Samples taken in one span before they are made half as frequent. */
-const SAMPLES_PER_SPAN = 16;
+/** Stacks taken in one span before samples are made half as frequent. */
+const SAMPLES_PER_SPAN = 8;
 
-/** Milliseconds. With the above at most some eight stacks a second: 0.01 % of a core. */
+/** Milliseconds. With the above at most some four stacks a second: 0.04 % of a core. */
 const SPAN_MS = 2_000;
+
+/** Adds of a listener without a frame of the app on the stack, after which it is taken for one of Node's own. */
+const TIMES_OWN = 2;
+
+/** Of the samples of such a listener one in so many is looked at all the same. */
+const OWN_STRIDE = 16;
 
 /** Adds that one sample stands for at most. A power of two. */
 const MAX_STRIDE = 2 ** 20;
@@ -67,6 +74,14 @@ let kept = [];
 /** @type {Map<string, Line>} */
 const lines = new Map();
 
+/**
+ * Listeners of Node itself, on its sockets and streams: how often they were added without a frame of the app on the
+ * stack. In an Express app they are half of all that is added, and each would cost a stack that tells nothing.
+ *
+ * @type {WeakMap<object, number>}
+ */
+let own = new WeakMap();
+
 let stride = 1;
 let taken = 0;
 let spanBegan = 0;
@@ -89,11 +104,18 @@ function gap() {
  * @returns {number} adds to pass over until the next
  */
 function sample(emitter, type, listener, attached, below, newKey) {
+  const called = /** @type {any} */ (listener)?.listener ?? listener;
+  const times = called === undefined ? 0 : (own.get(called) ?? 0);
+  if (times >= TIMES_OWN && random() * OWN_STRIDE >= 1) return gap();
   const weight = stride;
   pace();
   const site = siteAbove(below);
-  // Node's own listeners, on its sockets and streams, come and go with them.
-  if (site === null) return gap();
+  // Node's own listeners come and go with its sockets and streams.
+  if (site === null) {
+    if (called !== undefined) own.set(called, times + 1);
+    return gap();
+  }
+  if (times > 0) own.delete(called);
   young.push({
     emitter: new WeakRef(emitter),
     type,
@@ -111,7 +133,7 @@ function sample(emitter, type, listener, attached, below, newKey) {
 
 /** Half as many samples as soon as they are too frequent. */
 function pace() {
-  const now = performance.now();
+  const now = clock.now();
   if (taken === 0) spanBegan = now;
   if (++taken < SAMPLES_PER_SPAN) return;
   taken = 0;
@@ -124,7 +146,7 @@ function pace() {
  * @returns {number | null} a new distance to the next sample, null if nothing changed
  */
 function relax() {
-  const now = performance.now();
+  const now = clock.now();
   if (stride === 1 || now - spanBegan < 2 * SPAN_MS) return null;
   stride /= 2;
   taken = 0;
@@ -233,6 +255,7 @@ function clear() {
   older = [];
   kept = [];
   lines.clear();
+  own = new WeakMap();
 }
 
 module.exports = { sample, relax, settle, report, clear };

@@ -163,6 +163,35 @@ test('one listener on each of many emitters that stay is counted for its line, b
   assert.equal(stderr, '');
 });
 
+test('a listener that Node itself adds costs few stacks, and is counted where the app adds it', async (t) => {
+  const source = counting(`
+    require('node:v8').setFlagsFromString('--expose-gc');
+    const gc = require('node:vm').runInNewContext('gc');
+    const { captureStackTrace } = Error;
+    let stacks = 0;
+    Error.captureStackTrace = (...given) => { stacks++; return captureStackTrace(...given); };
+    class Room extends EventEmitter {}
+    const own = () => {};
+    const rooms = [];
+    function openRoom() { rooms.push(new Room().on('tick', own)); }
+    // A bound method has no frame: all that is on the stack is Node's.
+    for (let i = 0; i < 64; i++) setImmediate(EventEmitter.prototype.on.bind(new EventEmitter(), 'x', own));
+    let forNode;
+    setImmediate(() => {
+      forNode = stacks;
+      setInterval(() => { for (let i = 0; i < 20; i++) openRoom(); gc(); }, 40).unref();
+    });
+    extra = () => ({ forNode, line: line('tick') });`);
+  const { report, stderr } = await ask(t, source);
+  // Eight at every stride would be 26; a sixteenth of 62 are 4, and 16 are six standard deviations more.
+  assert.ok(
+    report.extra.forNode >= 2 && report.extra.forNode < 16,
+    `${report.extra.forNode} stacks`,
+  );
+  assert.equal(report.extra.line.site.function, 'openRoom');
+  assert.equal(stderr, '');
+});
+
 test("the line named is the app's, not a package's and not Node's", async (t) => {
   const home = temporary(t);
   const packaged = path.join(home, 'node_modules', 'helper');
