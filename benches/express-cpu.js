@@ -17,9 +17,13 @@ const RESOLUTION = 0.02;
 
 const QUIET = { LEAKGUARD_LOG: 'silent', LEAKGUARD_SNAPSHOT: 'off' };
 
-/** Rounds of the comparison that is judged, and of those that only explain it. */
+/** Rounds of the comparison that is judged, and those after them in which apps join that only explain it. */
 const ROUNDS = 30;
 const EXPLAINING_ROUNDS = 6;
+
+/** The apps take turns on one core, and the load has another: the scheduler's choices are half of the scatter. */
+const APP_CORE = 0;
+const LOAD_CORE = 1;
 
 /** @typedef {Record<string, { words: string, guarded: boolean, explains?: boolean, profile?: number, env: Record<string, string> }>} Variants */
 
@@ -79,17 +83,20 @@ async function measure(
   words = { base: 'bare', what: 'CPU per Express request at default settings' },
   shop = 'shop.js',
 ) {
-  const rounds = quick ? 1 : wanted;
+  const explaining = Object.values(variants).some(({ explains }) => explains);
+  const judged = quick ? 1 : wanted;
+  const rounds = judged + (explaining && !quick ? EXPLAINING_ROUNDS : 0);
   const slices = quick ? 12 : 20;
   const requests = 1000;
   const draw = random(1);
   /** @type {{ round: number, variant: string, micros: number, readings: number | null }[]} */
   const processes = [];
+  let pinned = true;
   for (let round = 0; round < rounds; round++) {
     /** @type {{ variant: string, app: Child, port: number, before: number }[]} */
     const started = [];
     const joining = Object.keys(variants).filter(
-      (variant) => round < EXPLAINING_ROUNDS || !variants[variant].explains,
+      (variant) => quick || round >= judged || !variants[variant].explains,
     );
     for (const variant of shuffled(joining, draw)) {
       const { guarded, profile, env } = variants[variant];
@@ -98,6 +105,7 @@ async function measure(
       started.push({ variant, app, port: await app.ask('port'), before: 0 });
     }
     const load = new Child(node, 'load.js');
+    pinned &&= load.pin(LOAD_CORE) && started.every(({ app }) => app.pin(APP_CORE));
     for (const { port } of started) {
       await load.ask('serve', { port, count: CONNECTIONS, requests: WARM_REQUESTS });
     }
@@ -124,11 +132,17 @@ async function measure(
   }
   const of = (/** @type {string} */ variant) =>
     processes.filter((one) => one.variant === variant).sort((a, b) => a.round - b.round);
-  const [bareA, bareB] = [of('bareA'), of('bareB')].map((some) => some.map((one) => one.micros));
+  // What is judged is not judged beside the apps that explain it: with each of them the guard's work by the clock
+  // counts once more.
+  const those = (/** @type {string} */ variant) =>
+    of(variant).filter(({ round }) => quick || round < judged === !variants[variant].explains);
   // Logarithms of the ratio within a round: the machine of that moment cancels out.
   const logs = (/** @type {string} */ variant) =>
-    of(variant).map(({ micros: spent }, at) => {
-      const base = variant === 'bareB' ? bareA[at] : Math.sqrt(bareA[at] * bareB[at]);
+    those(variant).map(({ micros: spent, round }) => {
+      const [bareA, bareB] = ['bareA', 'bareB'].map(
+        (bare) => of(bare).find((one) => one.round === round)?.micros ?? Number.NaN,
+      );
+      const base = variant === 'bareB' ? bareA : Math.sqrt(bareA * bareB);
       return Math.log(spent / base);
     });
   const effect = (/** @type {string} */ variant) => {
@@ -142,7 +156,7 @@ async function measure(
   /** @type {Record<string, { ratio: number, ends: [number, number] }>} */
   const effects = {};
   const rows = Object.entries(variants).map(([variant, { words: name }]) => {
-    const some = of(variant);
+    const some = those(variant);
     const spent = some.map((one) => one.micros);
     const cells = [
       name,
@@ -186,6 +200,9 @@ async function measure(
     ],
     notes: [
       `${slices} slices of ${requests} requests in each process after ${WARM_REQUESTS} of warm-up; the interval's half width, ${(halfWidth * 100).toFixed(2)} %, is the resolution reached.`,
+      pinned
+        ? `The apps share core ${APP_CORE}, the load has core ${LOAD_CORE}.`
+        : 'Apps and load run on whatever core the system gives them: no `taskset`, or one core.',
     ],
   };
 }
@@ -194,7 +211,7 @@ module.exports = {
   name: 'express-cpu',
   title: 'CPU per Express request',
   method: [
-    'User and system time of all threads of the app alone (process.cpuUsage) for a fixed number of requests from a separate load process over 16 kept connections; the apps of a round live side by side, their slices in random order, fresh processes each round. Counted from the end of the warm-up to the end of the round, also while another app is served: what the guard does by the clock counts several times over.',
+    'User and system time of all threads of the app alone (process.cpuUsage) for a fixed number of requests from a separate load process over 16 kept connections; the apps of a round live side by side on one core and the load on another, their slices in random order, fresh processes each round. Counted from the end of the warm-up to the end of the round, also while another app is served: what the guard does by the clock counts several times over.',
     'Ratio to the geometric mean of the two bare apps of the same round; interval by bootstrap over rounds; the second bare app against the first is the A/A control.',
   ],
   perNode: true,

@@ -5,7 +5,7 @@
  * and talks to them: one question, one answer, with a deadline. All of them die with this process.
  */
 
-const { execFile, fork } = require('node:child_process');
+const { execFile, execFileSync, fork } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
@@ -117,6 +117,22 @@ class Child {
       // A channel that is closed is a program that ends: its 'exit' says how, with what it wrote last.
       this.#process.send({ number, what, argument }, () => {});
     });
+  }
+
+  /**
+   * Keeps all its threads on one core, also those that it starts later.
+   *
+   * @param {number} core from 0
+   * @returns {boolean} whether that can be done here: it takes the `taskset` of Linux
+   */
+  pin(core) {
+    try {
+      const args = ['--all-tasks', '--cpu-list', '--pid', String(core), String(this.pid)];
+      execFileSync('taskset', args, { stdio: 'ignore' });
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Ends the program and waits for that. */
