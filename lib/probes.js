@@ -8,8 +8,6 @@
 
 const clock = require('./clock');
 
-const { memoryUsage } = process;
-
 /** @type {unknown} the native guard that was asked what it reads by itself */
 let asked = null;
 let readsLimit = false;
@@ -55,7 +53,7 @@ function largeObjects() {
  * @returns {number}
  */
 function heapSizeLimit(binding) {
-  return binding.heapSizeLimit(memoryUsage) ?? publicLimit();
+  return binding.heapSizeLimit(process.memoryUsage) ?? publicLimit();
 }
 
 function publicLimit() {
@@ -68,7 +66,7 @@ function publicLimit() {
  */
 function readHeap(native, afterGc) {
   ask(native);
-  const memory = memoryUsage();
+  const memory = process.memoryUsage();
   native.record({
     used: memory.heapUsed,
     total: memory.heapTotal,

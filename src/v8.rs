@@ -16,7 +16,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use crate::sample::LiveHeapReading;
@@ -196,33 +196,30 @@ impl Gc {
         Some(Gc { isolate, observer: None, not_send: PhantomData })
     }
 
-    /// Whether V8's own statistics can be read here: the functions are there, and what they write says the same as
-    /// public API. `usage` asks that; the layouts belong to the binary, so one isolate's answer is for all.
-    pub fn check_statistics(&self, mut usage: impl FnMut() -> Option<MemoryUsage>) -> bool {
-        static CHECKED: OnceLock<()> = OnceLock::new();
-        CHECKED.get_or_init(|| {
-            let Some(get) = symbols().and_then(|symbols| symbols.get_heap_statistics) else {
-                return;
-            };
-            let same = (0..CHECKS).any(|_| {
-                let before = statistics(get, self.isolate.as_ptr());
-                let said = usage();
-                let after = statistics(get, self.isolate.as_ptr());
-                said.is_some_and(|said| said.is_between(&before, &after))
-            });
-            STATISTICS_CHECKED.store(same, Ordering::Release);
+    /// Finds out whether V8's own statistics can be read here: the functions are there, and what they write says the
+    /// same as public API. `usage` asks that; it runs code of the app where the app has patched what it asks, so
+    /// nothing is locked meanwhile. The layout belongs to the binary: the first answer is for all isolates.
+    pub fn check_statistics(&self, mut usage: impl FnMut() -> Option<MemoryUsage>) {
+        let get = symbols().and_then(|symbols| symbols.get_heap_statistics);
+        let Some(get) = get.filter(|_| LAYOUT.load(Ordering::Acquire) == UNKNOWN) else { return };
+        let same = (0..CHECKS).any(|_| {
+            let before = statistics(get, self.isolate.as_ptr());
+            let said = usage();
+            let after = statistics(get, self.isolate.as_ptr());
+            said.is_some_and(|said| said.is_between(&before, &after))
         });
-        STATISTICS_CHECKED.load(Ordering::Acquire)
+        LAYOUT.store(if same { EXPECTED } else { OTHER }, Ordering::Release);
     }
 
-    /// `heap_size_limit` of `v8.getHeapStatistics()`, bytes; `None` unless [`Gc::check_statistics`] has said yes.
+    /// `heap_size_limit` of `v8.getHeapStatistics()`, bytes; `None` unless [`Gc::check_statistics`] found what it
+    /// expects.
     pub fn heap_size_limit(&self) -> Option<f64> {
         let words = statistics(checked_statistics()?, self.isolate.as_ptr());
         Some(words[HEAP_SIZE_LIMIT] as f64)
     }
 
     /// Bytes used in the spaces of large objects, as `v8.getHeapSpaceStatistics()` has them; `None` unless
-    /// [`Gc::check_statistics`] has said yes, and the spaces together hold what the heap as a whole does.
+    /// [`Gc::check_statistics`] found what it expects, and the spaces together hold what the heap as a whole does.
     pub fn large_object_bytes(&self) -> Option<f64> {
         let spaces = symbols()?.spaces.as_ref()?;
         let isolate = self.isolate.as_ptr();
@@ -256,7 +253,7 @@ impl Gc {
 
     /// Calls `on_major` at the end of every major GC and `on_marking` when the marking of one has begun, on this
     /// thread, inside V8: neither may touch JavaScript, and both must be quick. Not unless
-    /// [`Gc::check_statistics`] has said yes.
+    /// [`Gc::check_statistics`] found what it expects.
     pub fn observe(
         &mut self,
         on_major: Box<dyn Fn(LiveHeapReading)>,
@@ -348,12 +345,15 @@ impl MemoryUsage {
     }
 }
 
-/// Whether what V8 writes as statistics is laid out as expected.
-static STATISTICS_CHECKED: AtomicBool = AtomicBool::new(false);
+/// How V8 lays out what it writes as statistics, as far as that was checked.
+static LAYOUT: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const EXPECTED: u8 = 1;
+const OTHER: u8 = 2;
 
 fn checked_statistics() -> Option<GetHeapStatistics> {
     let get = symbols()?.get_heap_statistics?;
-    STATISTICS_CHECKED.load(Ordering::Acquire).then_some(get)
+    (LAYOUT.load(Ordering::Acquire) == EXPECTED).then_some(get)
 }
 
 fn statistics(get: GetHeapStatistics, isolate: *mut Isolate) -> [usize; STATISTICS_WORDS] {
