@@ -122,9 +122,8 @@ function define(target, method, value) {
 }
 
 /**
- * What stands in for `on` and `addListener`. It and its neighbour are small and make one function each, of which V8
- * knows what it calls: it inlines the one that adds as it did without us. Two functions made of the same text, or a
- * spread where nothing is spread, would cost it that.
+ * What stands in for `on` and `addListener`. It and its neighbour make one function each, of which V8 knows what it
+ * calls, and inlines that (`--trace-turbo-inlining`). Of two functions made of the same text it would not know.
  *
  * @param {Function} original
  */
