@@ -102,7 +102,7 @@ describe('near the end', { concurrency: 2 }, () => {
         assert.ok(diedAt - (run.header.started_unix_ms + last.atMs) <= 2000);
         const kinds = run.events.map((/** @type {any} */ event) => event.what.kind);
         assert.ok(kinds.includes('finding'), kinds.join());
-        assert.ok(run.readings.length > 2, `${run.readings.length} readings`);
+        assert.ok(run.readings.length >= 2, `${run.readings.length} readings`);
       }
       // The next start completes it.
       const next = await start(dir);
