@@ -391,7 +391,7 @@ test('the JSON has the fields of docs/STATUS-PAGE.md and no others, and bounded 
   const status = await app.message((message) => message.status, DEADLINE_MS, 'a status');
   assert.ok(!JSON.stringify(status).includes(TOKEN));
   assert.ok(!(app.stderr + app.stdout).includes(TOKEN));
-  const files = fs.readdirSync(app.dir).filter((name) => !name.includes('.heapsnapshot'));
+  const files = fs.readdirSync(app.dir).filter((name) => !name.includes('heapsnapshot'));
   assert.ok(
     files.some((name) => name.endsWith('.rec')) && files.some((name) => name.endsWith('.json')),
   );
