@@ -32,10 +32,6 @@ const MEANINGFUL_APP_SHARE: f64 = 0.6;
 /// Samples by which a function must have grown to be named. One sample is chance, and so may two be.
 const MEANINGFUL_SAMPLES: i64 = 3;
 
-/// The same where only [`MEANINGFUL_APP_SHARE`] speaks for it: in so small a part of the growth, four to six samples were
-/// answers under way, with the handler that sends them named instead of the line that keeps the headers.
-const MEANINGFUL_APP_SAMPLES: i64 = 8;
-
 /// App functions of the heaviest stack that go into a finding.
 const STACK_SITES: usize = 5;
 
@@ -360,15 +356,10 @@ pub fn growth(before: &Profile, after: &Profile, window_ms: u64) -> Option<Alloc
         .max_by(|(a, x), (b, y)| x.bytes.total_cmp(&y.bytes).then_with(|| b.url.cmp(&a.url)))?;
     let share = (best.bytes / total.max(best.bytes)).clamp(0.0, 1.0);
     let app_share = best.bytes / app_total.max(best.bytes);
-    let least_samples = if share >= MEANINGFUL_SHARE {
-        MEANINGFUL_SAMPLES
-    } else if app_total < total / 2.0 && app_share >= MEANINGFUL_APP_SHARE {
+    let meaningful = share >= MEANINGFUL_SHARE
         // Most of the growth has no app code on its stack: the app's share of the rest decides.
-        MEANINGFUL_APP_SAMPLES
-    } else {
-        return None;
-    };
-    if best.bytes <= 0.0 || best.samples < least_samples {
+        || (app_total < total / 2.0 && app_share >= MEANINGFUL_APP_SHARE);
+    if best.bytes <= 0.0 || best.samples < MEANINGFUL_SAMPLES || !meaningful {
         return None;
     }
     let mut via = heaviest(&best.via).cloned().flatten();
@@ -546,14 +537,12 @@ mod tests {
         let parser = "(V8 API)";
         let keeps = "use@/app/node_modules/router/index.js:1 < remember@/app/server.js:13";
         assert_eq!(
-            named(&[], &[(parser, 1600.0), (keeps, 144.0)]),
+            named(&[], &[(parser, 800.0), (keeps, 72.0)]),
             "/app/server.js:13 remember (8 %)"
         );
-        // Five samples of it are answers under way.
-        assert_eq!(named(&[], &[(parser, 800.0), (keeps, 72.0)]), "nobody");
         // Two functions that share what is left: a guess would be wrong every other time.
         assert_eq!(
-            named(&[], &[(parser, 1600.0), (keeps, 144.0), ("other@/app/server.js:40", 140.0)]),
+            named(&[], &[(parser, 800.0), (keeps, 72.0), ("other@/app/server.js:40", 70.0)]),
             "nobody"
         );
     }
