@@ -237,7 +237,7 @@ impl ReadingPlan {
     ///
     /// A major GC in an app that has started and not yet served leaves it slower once it serves: asked for one second after
     /// the start it cost an Express app 1.2 % more CPU a request for as long as was looked (the first 32,000 requests, Node 22).
-    /// V8's own, or one that is asked for once the app is warm, do not.
+    /// V8's own, once it serves, do not.
     pub fn new(way: Way, share: f64, max_pause_ms: u64, now: Millis) -> ReadingPlan {
         ReadingPlan {
             way,
