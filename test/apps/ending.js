@@ -50,6 +50,11 @@ const ACTIONS = {
       });
       session.disconnect();
     }, 250),
+  /** A loop that never returns, once the live heap of the app before it was read. */
+  runawayOnceRead: () =>
+    void setInterval(() => {
+      if ((leakguard.status().liveHeap?.readings ?? 0) > 0) ACTIONS.runaway?.();
+    }, 100),
   fill: (bytes) => {
     while (process.memoryUsage().heapUsed < bytes) leak(1000);
     tell({ filled: { ...process.memoryUsage(), recorder: leakguard.status().recorder } });
